@@ -1,0 +1,1 @@
+"""The programs that sarrapipe is measured against."""

@@ -1,0 +1,7 @@
+"""`python -m sarrapipe` is `sarrapipe`."""
+
+import sys
+
+from sarrapipe.cli.main import main
+
+sys.exit(main())

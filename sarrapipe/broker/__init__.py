@@ -1,0 +1,1 @@
+"""AMQP brokers: consuming, publishing with confirms, declaring. The only package that imports pika."""

@@ -1,0 +1,534 @@
+"""Files announced in blocks, put together: each block is fetched by whoever holds its message.
+
+A `BlockFetch` is one such file in one instance, the owner's or that of a process that holds other blocks of
+it. A block is one segment of the ledger: claimed, fetched by one stream with its digest computed beside the
+writing, marked. Claims and marks are made in the turn's one transaction. A block that is written leaves here
+and *rests* until the file is settled (`resting`); the owner finishes the file when none is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import xxhash
+
+from sarrapipe.clock import Clock
+from sarrapipe.crashpoints import passing
+from sarrapipe.errors import Disposition, IdentityMismatch, SarrapipeError, SourceChanged
+from sarrapipe.flow.blocks import BlockSource, block_source, is_trusted
+from sarrapipe.flow.closing import End, next_step, pause_s
+from sarrapipe.flow.filetask import expected_method
+from sarrapipe.ledger import blocks as ledger_blocks
+from sarrapipe.ledger.ledger import Decisions
+from sarrapipe.ledger.order import file_is_older
+from sarrapipe.ledger.records import ASSEMBLING, Claim, FileRow
+from sarrapipe.log import get_logger, printable
+from sarrapipe.message import identity
+from sarrapipe.message.worklist import Report, WorkItem
+from sarrapipe.segment import assembly
+from sarrapipe.segment.plan import SegmentPlan
+from sarrapipe.shm.slots import Counter
+from sarrapipe.transfer.base import RangeDone, RangeRead
+
+if TYPE_CHECKING:
+    from sarrapipe.flow.blocktask import BlockedFile
+    from sarrapipe.flow.download import Downloads
+
+__all__ = ["BlockFetch", "BlockFetches", "BlockToken", "Ended", "Part"]
+
+_log = get_logger(__name__)
+
+_ASK_AGAIN_S: Final = 1.0
+"""How often a block is looked at that another process is fetching."""
+
+
+@dataclass(eq=False, slots=True)
+class Part:
+    """One block in this process.
+
+    Attributes:
+        number: Of the segment.
+        source: Where its bytes are.
+        item: The message; None for a block nobody announced, fetched from a source of the whole file.
+        message_id: Of the message.
+        attached: Redeliveries of the message.
+        running: It is being fetched.
+        look_again_s: Monotonic time before which nothing is to be done about it.
+        digests: While it is fetched: what is announced, the ledger's own.
+    """
+
+    number: int
+    source: BlockSource
+    item: WorkItem | None
+    message_id: bytes
+    attached: list[WorkItem] = field(default_factory=list)
+    running: bool = False
+    look_again_s: float = 0.0
+    attempts: int = 0
+    digests: _Digests | None = None
+    token: BlockToken | None = None
+
+    @property
+    def items(self) -> list[WorkItem]:
+        """Every item that ends with it."""
+        return [] if self.item is None else [self.item, *self.attached]
+
+
+class _Digests:
+    """The announced digest of a block, and the one the ledger keeps, over the same bytes."""
+
+    __slots__ = ("announced", "own")
+
+    def __init__(self, announced: identity.Hasher | None) -> None:
+        self.announced = announced
+        self.own = xxhash.xxh3_128()
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        self.own.update(data)
+        if self.announced is not None:
+            self.announced.update(data)
+
+
+class BlockToken:
+    """What the engine hands back: which block of which file."""
+
+    __slots__ = ("fetch", "part")
+
+    def __init__(self, fetch: BlockFetch, part: Part) -> None:
+        self.fetch = fetch
+        self.part = part
+
+
+class Ended(NamedTuple):
+    """Items whose block is written, or cannot be had."""
+
+    items: list[WorkItem]
+    end: End | None
+    """None: it is written."""
+    report: Report | None = None
+
+
+class BlockFetch:
+    """One file in blocks in this instance.
+
+    Args:
+        claim: The row in the ledger.
+        plan: Where each block belongs; its size may be too large while it is not known.
+        file: The inflight file, open; owned by this object unless a task owns it.
+        task: The owner's task; None where the file is another process's.
+        now_s: Monotonic time.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        plan: SegmentPlan,
+        file: assembly.InflightFile,
+        task: BlockedFile | None,
+        now_s: float,
+    ) -> None:
+        self.claim = claim
+        self.plan = plan
+        self.file = file
+        self.task = task
+        self.parts: dict[bytes, Part] = {}
+        self.validators: dict[str, str] = {}
+        self.claimed: list[Part] = []
+        self.done: list[tuple[Part, bytes]] = []
+        self.returned: list[int] = []
+        self.complete = False
+        self.size = plan.size
+        self.is_over = False
+        self.quiet_since_s = now_s
+        self.look_again_s = now_s
+        self.asked_sources = False
+        self.warned = False
+
+    def others(self, part: Part) -> list[WorkItem]:
+        """Return the items of a block without the task's own."""
+        return [item for item in part.items if self.task is None or item is not self.task.item]
+
+    @property
+    def running(self) -> list[Part]:
+        """Blocks being fetched."""
+        return [part for part in self.parts.values() if part.running]
+
+    def close(self) -> None:
+        """Close the inflight file, where no task does."""
+        if self.task is None:
+            self.file.close()
+
+
+class BlockFetches:
+    """All files in blocks that this instance has a hand in.
+
+    Args:
+        downloads: The transfers of this instance.
+        announce_work: Wakes the siblings: a file was completed, or made.
+        clock: Source of time.
+
+    Attributes:
+        ended: Taken by the work each turn; not those of a task's own item, which the task has.
+        ask_again: Items whose file is no longer under this claim; taken likewise.
+        is_woken: A sibling has news: what rests is to be asked about; taken likewise.
+        paused_by: The error for which no new work should be taken; taken likewise.
+    """
+
+    def __init__(self, downloads: Downloads, announce_work: Callable[[], None], clock: Clock) -> None:
+        self._downloads = downloads
+        self.announce_work = announce_work
+        self._clock = clock
+        self._fetches: dict[bytes, BlockFetch] = {}
+        self._marked = False
+        self.ended: list[Ended] = []
+        self.ask_again: list[WorkItem] = []
+        self.paused_by: SarrapipeError | None = None
+        self.is_woken = False
+
+    # ---- what the work asks
+
+    @property
+    def items(self) -> list[WorkItem]:
+        """Every item in hand here, but those that the tasks have."""
+        return [item for f in self._fetches.values() for part in f.parts.values() for item in f.others(part)]
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a transaction would bring something on."""
+        now = self._clock.monotonic_s()
+        return any(self._wants_decision(fetch, now) for fetch in self._fetches.values())
+
+    @property
+    def next_due_s(self) -> float:
+        """Monotonic time at which the next block is to be looked at."""
+        fetches = self._fetches.values()
+        waits = [p.look_again_s for f in fetches for p in f.parts.values() if not p.running]
+        waits += [f.look_again_s for f in fetches if f.task is not None and not f.parts]
+        return min(waits, default=float("inf"))
+
+    def _wants_decision(self, fetch: BlockFetch, now: float) -> bool:
+        if fetch.done or fetch.returned:
+            return True
+        if not fetch.parts:
+            return fetch.task is not None and fetch.look_again_s <= now
+        if not self._downloads.free_streams:
+            return False
+        return any(not part.running and part.look_again_s <= now for part in fetch.parts.values())
+
+    def quiet(self, before_s: float) -> list[BlockedFile]:
+        """Return own files that have nothing to do here since before a monotonic time."""
+        return [
+            fetch.task
+            for fetch in self._fetches.values()
+            if fetch.task is not None
+            and not fetch.parts
+            and not fetch.complete
+            and not fetch.done
+            and (fetch.quiet_since_s <= before_s or fetch.task.part_end is not None)
+        ]
+
+    def of(self, claim: Claim) -> BlockFetch | None:
+        """Return the file under a claim, if this process has a hand in it."""
+        fetch = self._fetches.get(claim.generation)
+        return fetch if fetch is not None and fetch.claim == claim else None
+
+    # ---- files and blocks
+
+    def own(self, task: BlockedFile, plan: SegmentPlan) -> BlockFetch:
+        """Take up a file that this process owns now, perhaps one it had a hand in before."""
+        assert task.file is not None
+        former = self._fetches.pop(task.claim.generation, None)
+        fetch = BlockFetch(task.claim, plan, task.file, task, self._clock.monotonic_s())
+        if former is not None:
+            self._let_go(former)
+        self._fetches[task.claim.generation] = fetch
+        self.announce_work()
+        return fetch
+
+    def helping(self, claim: Claim, plan: SegmentPlan, file: assembly.InflightFile) -> BlockFetch:
+        """Take up a file that another process owns."""
+        former = self._fetches.pop(claim.generation, None)
+        if former is not None:
+            self._let_go(former)
+        fetch = BlockFetch(claim, plan, file, None, self._clock.monotonic_s())
+        self._fetches[claim.generation] = fetch
+        return fetch
+
+    def add(self, fetch: BlockFetch, item: WorkItem, message_id: bytes) -> None:
+        """Take up a block of a file."""
+        part = fetch.parts.get(message_id)
+        if part is not None:
+            if not any(item is other for other in part.items):
+                part.attached.append(item)
+            return
+        blocks = item.message.blocks
+        assert blocks is not None
+        fetch.parts[message_id] = Part(blocks.number, block_source(item.message), item, message_id)
+        self._downloads.inflight_bytes += blocks.length
+
+    def add_unannounced(self, fetch: BlockFetch, number: int, url: str) -> None:
+        """Take up a block whose message did not come, from a source of the whole file."""
+        key = b"unannounced %d" % number
+        if key not in fetch.parts:
+            segment = fetch.plan[number]
+            source = BlockSource(
+                url=url,
+                url_is_escaped=False,
+                offset=segment.offset,
+                length=segment.length,
+                whole_size=fetch.plan.size,
+            )
+            fetch.parts[key] = Part(number, source, None, key)
+            self._downloads.inflight_bytes += segment.length
+
+    def remove(self, fetch: BlockFetch) -> list[int]:
+        """Let go of a file and stop its transfers.
+
+        Returns:
+            Segments that this process had claimed: to be given back.
+        """
+        if self._fetches.get(fetch.claim.generation) is fetch:
+            del self._fetches[fetch.claim.generation]
+        return self._let_go(fetch)
+
+    def _let_go(self, fetch: BlockFetch) -> list[int]:
+        """Stop what is fetched; its items ask again."""
+        numbers = list(fetch.returned)
+        for part in list(fetch.parts.values()):
+            if part.running:
+                self._downloads.cancel(part.token)
+            if part.running or part in fetch.claimed:
+                numbers.append(part.number)
+            self._forget(fetch, part)
+            self.ask_again += fetch.others(part)
+        numbers += [part.number for part, _ in fetch.done]
+        fetch.is_over = True
+        fetch.close()
+        return numbers
+
+    def _forget(self, fetch: BlockFetch, part: Part) -> None:
+        if fetch.parts.pop(part.message_id, None) is not None:
+            self._downloads.inflight_bytes -= part.source.length
+        fetch.quiet_since_s = self._clock.monotonic_s()
+
+    def stop(self, decide: Decisions) -> list[WorkItem]:
+        """Give up everything; segments that are written stay.
+
+        Returns:
+            The items in hand.
+        """
+        for fetch in list(self._fetches.values()):
+            decide.unclaim(fetch.claim, self.remove(fetch))
+        items, self.ask_again = self.ask_again, []
+        items += [item for ended in self.ended for item in ended.items]
+        self.ended = []
+        return items
+
+    def wake(self) -> None:
+        """A sibling completed or made a file: look at everything anew."""
+        self.is_woken = True
+        for fetch in self._fetches.values():
+            fetch.look_again_s = 0.0
+            for part in fetch.parts.values():
+                part.look_again_s = min(part.look_again_s, self._clock.monotonic_s())
+
+    # ---- the turn
+
+    def received(self, done: RangeDone) -> None:
+        """Take the end of one block's transfer."""
+        token = done.token
+        assert isinstance(token, BlockToken)
+        fetch, part = token.fetch, token.part
+        part.running = False
+        if fetch.is_over:
+            return
+        try:
+            if done.error is not None:
+                raise done.error
+            self._check(fetch, part, done)
+        except SarrapipeError as error:
+            fetch.returned.append(part.number)
+            self._failed(fetch, part, error)
+            return
+        passing("segment_written")
+        assert part.digests is not None
+        fetch.done.append((part, part.digests.own.digest()))
+
+    def _check(self, fetch: BlockFetch, part: Part, done: RangeDone) -> None:
+        validator, url = done.validator, part.source.url
+        if validator is not None and fetch.validators.setdefault(url, validator) != validator:
+            raise SourceChanged(f"{url}: another version answers than for other blocks")
+        item, digests = part.item, part.digests
+        if item is None or digests is None or digests.announced is None:
+            return
+        announced = item.message.identity
+        blocks = item.message.blocks
+        if announced is None or blocks is None or announced.method == "cod":
+            return
+        value = digests.announced.value()
+        if value == announced.value:
+            self._downloads.slot.add(Counter.BYTES_VERIFIED, part.source.length)
+            return
+        what = f"{item.message.rel_path}: block {part.number}: {announced.method} is {value}"
+        if is_trusted(blocks) and not self._downloads.config.recompute_checksum:
+            raise IdentityMismatch(f"{what}, announced was {announced.value}")
+        self._downloads.slot.add(Counter.BLOCKS_UNCONFIRMED)
+        if not fetch.warned:
+            fetch.warned = True
+            _log.warning(
+                "%s, announced was another; not believed, as nothing vouches for it", printable(what)
+            )
+
+    def _failed(self, fetch: BlockFetch, part: Part, error: SarrapipeError) -> None:
+        slot, config = self._downloads.slot, self._downloads.config
+        slot.count_error(error)
+        slot.add(Counter.SEGMENTS_RETRIED)
+        part.attempts += 1
+        end = next_step(error, part.attempts, config.attempts, keeps=True)
+        if end is End.AGAIN:
+            part.look_again_s = self._clock.monotonic_s() + pause_s(part.attempts)
+            return
+        self._forget(fetch, part)
+        end = End.REJECT if end is End.REJECT else End.KEEP
+        self._end(fetch, part, end, Report(error.code, str(error)))
+        if error.disposition is Disposition.PAUSE:
+            self.paused_by = error
+
+    def _end(self, fetch: BlockFetch, part: Part, end: End | None, report: Report | None = None) -> None:
+        others = fetch.others(part)
+        if others:
+            self.ended.append(Ended(others, end, report))
+        if fetch.task is not None and end is not None and len(others) < len(part.items):
+            fetch.task.part_end = Ended([fetch.task.item], end, report)
+
+    def decide(self, decide: Decisions, free_streams: int) -> None:
+        """Mark what was written, give back what failed, claim what is missing."""
+        now = self._clock.monotonic_s()
+        for fetch in list(self._fetches.values()):
+            self._mark(decide, fetch)
+            if fetch.returned:
+                decide.unclaim(fetch.claim, fetch.returned)
+                fetch.returned = []
+            if fetch.task is not None and not fetch.parts and fetch.look_again_s <= now:
+                self._look_at_own(decide, fetch, now)
+            for part in list(fetch.parts.values()):
+                if fetch.is_over:
+                    break
+                if not part.running and part.look_again_s <= now:
+                    free_streams -= self._claim(decide, fetch, part, free_streams)
+
+    def _mark(self, decide: Decisions, fetch: BlockFetch) -> None:
+        done, fetch.done = fetch.done, []
+        if not done:
+            return
+        marked = decide.mark(fetch.claim, [(part.number, digest) for part, digest in done])
+        self._marked = True
+        slot = self._downloads.slot
+        slot.add(Counter.SEGMENTS_OK, len(done))
+        if fetch.task is None:
+            slot.add(Counter.SEGMENTS_HELPED, len(done))
+        for part, _ in done:
+            self._written(fetch, part, here=True)
+        if marked.complete:
+            self._completed(decide, fetch)
+
+    def _look_at_own(self, decide: Decisions, fetch: BlockFetch, now: float) -> None:
+        """See whether siblings wrote the last blocks, or whether missing ones are to be asked of sources."""
+        fetch.look_again_s = now + _ASK_AGAIN_S
+        row = decide.row(fetch.claim)
+        if row is None:
+            self.remove(fetch)
+        elif not row.missing:
+            self._completed(decide, fetch)
+        elif _is_overtaken(decide, row) and fetch.task is not None:
+            fetch.task.part_end = Ended([fetch.task.item], End.ANEW)
+        elif row.opened and not fetch.asked_sources:
+            fetch.asked_sources = True
+            fetch.plan = SegmentPlan(row.size, row.segment_size)
+            generation = fetch.claim.generation
+            urls = ledger_blocks.ranged_sources(decide.tables, generation)
+            for number in range(row.segment_count):
+                if not ledger_blocks.is_written(decide.tables, generation, number, 1):
+                    self.add_unannounced(fetch, number, urls[number % len(urls)])
+
+    def _written(self, fetch: BlockFetch, part: Part, *, here: bool) -> None:
+        self._forget(fetch, part)
+        self._end(fetch, part, None)
+        verification = fetch.task.verification if fetch.task is not None else None
+        if verification is not None and here:
+            segment = fetch.plan[part.number]
+            self._downloads.segments.verifier.wrote(verification, segment.offset, segment.length)
+
+    def _completed(self, decide: Decisions, fetch: BlockFetch) -> None:
+        if fetch.task is not None:
+            row = decide.row(fetch.claim)
+            fetch.size = fetch.plan.size if row is None else row.size
+            fetch.complete = True
+        else:
+            self.announce_work()  # its owner is waiting for this
+
+    def _claim(self, decide: Decisions, fetch: BlockFetch, part: Part, free_streams: int) -> int:
+        """Return how many streams were taken."""
+        tables, claim = decide.tables, fetch.claim
+        row = decide.row(claim)
+        if row is None or row.phase != ASSEMBLING:
+            decide.unclaim(claim, self.remove(fetch))
+            return 0
+        if ledger_blocks.is_written(tables, claim.generation, part.number, 1):
+            self._written(fetch, part, here=False)
+            if not row.missing and fetch.task is not None:
+                self._completed(decide, fetch)
+            return 0
+        if row.size >= 0 and row.size != fetch.plan.size:
+            fetch.plan = SegmentPlan(row.size, row.segment_size)
+        if free_streams <= 0:
+            return 0
+        got = decide.claim(claim, 1, first=part.number, count=1, inode=fetch.file.inode)
+        if got is None or not got.numbers:
+            part.look_again_s = self._clock.monotonic_s() + _ASK_AGAIN_S
+            return 0
+        part.running = True
+        fetch.claimed.append(part)
+        return 1
+
+    def act(self) -> None:
+        """Start the claimed blocks, and finish what is complete."""
+        if self._marked:
+            self._marked = False
+            passing("segment_marked")
+        for fetch in list(self._fetches.values()):
+            claimed, fetch.claimed = fetch.claimed, []
+            if claimed:
+                self._downloads.start([self._read(fetch, part) for part in claimed])
+            if fetch.complete and fetch.task is not None and not fetch.running:
+                self._fetches.pop(fetch.claim.generation)
+                self._let_go(fetch)
+                fetch.task.all_written(fetch.size)
+
+    def _read(self, fetch: BlockFetch, part: Part) -> RangeRead:
+        source = part.source
+        hasher = None
+        if part.item is not None and (method := expected_method(part.item, self._downloads.config)):
+            hasher = identity.hasher(method)
+        part.digests = _Digests(hasher)
+        part.token = BlockToken(fetch, part)
+        offset = part.number * fetch.plan.segment_bytes
+        return RangeRead(
+            url=source.url,
+            sink=fetch.file.sink(offset, source.length, part.digests),
+            token=part.token,
+            offset=source.offset,
+            length=source.length,
+            whole_size=source.whole_size,
+            validator=fetch.validators.get(source.url),
+            url_is_escaped=source.url_is_escaped,
+            credentials=self._downloads.credentials(source.url),
+        )
+
+
+def _is_overtaken(decide: Decisions, row: FileRow) -> bool:
+    """Whether a newer version is in place already: the missing blocks of this one are of no use."""
+    record = decide.tables.get_path(row.target)
+    return record is not None and file_is_older(row.mtime_ns, row.pub_ns, record)

@@ -1,0 +1,302 @@
+"""The task of a file that is sent: written beside its target, given its times, renamed into place.
+
+    admitted ─► directory made ─► [writes] ─► attributes ─► ready ─► commit ─► renamed ─► published ─► settle
+
+The steps before the commit change nothing that anybody looks at: a kill leaves a file under a name with the
+row's nonce, which whoever takes the row over writes anew, or removes. The rename follows the commit, so that
+an older version is never put over a newer one. A kill between the two leaves the row COMMITTED; whoever
+takes it over renames: where the name under way is gone, and the final one has the announced size and time,
+that was done before.
+
+A large file is written in several ranges at a time where the protocol can place them. Its bytes are read from
+the file of this machine once for that; the digest that was announced is computed beside it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from sarrapipe.errors import SarrapipeError, SourceChanged, SourceGone, StorageError
+from sarrapipe.flow.content import ContentTask, expected_method
+from sarrapipe.flow.localfiles import local_source
+from sarrapipe.flow.sends import Sends, SendToken
+from sarrapipe.flow.task import Placed
+from sarrapipe.flow.verify import Verification
+from sarrapipe.ledger.admission import Admission, Announcement
+from sarrapipe.message import identity
+from sarrapipe.message.worklist import WorkItem
+from sarrapipe.segment.plan import SegmentPlan, segment_size
+from sarrapipe.segment.source import FileSource
+from sarrapipe.shm.slots import Counter
+from sarrapipe.transfer.base import Done
+from sarrapipe.transfer.remotecall import Attributes, CallDone, Operation
+from sarrapipe.transfer.writing import WriteDone
+
+if TYPE_CHECKING:
+    from sarrapipe.flow.download import Downloads
+
+__all__ = ["SendTask"]
+
+_MIN_SEGMENTS: Final = 2
+_SECOND_NS: Final = 1_000_000_000
+
+
+class SendTask(ContentTask):
+    """One regular file of this machine on its way to the server.
+
+    Args:
+        item: The item that began it.
+        announcement: What the ledger was told.
+        admission: What the ledger answered.
+        downloads: Runs the engine.
+        sends: Requests to the server.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_fd",
+        "_found",
+        "_hasher",
+        "_left",
+        "_sends",
+        "_tokens",
+        "_value",
+        "_verification",
+    )
+
+    def __init__(
+        self,
+        item: WorkItem,
+        announcement: Announcement,
+        admission: Admission,
+        downloads: Downloads,
+        sends: Sends,
+    ) -> None:
+        super().__init__(item, announcement, admission, downloads)
+        self._sends = sends
+        self._fd = -1
+        self._begun = False
+        self._found: os.stat_result | None = None
+        self._left = 0
+        self._tokens: list[SendToken] = []
+        self._hasher: identity.Hasher | None = None
+        self._value: str | None = None
+        self._verification: Verification | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """None of this machine."""
+        return ()
+
+    @property
+    def _under_way(self) -> str:
+        """Path at the server until it is renamed."""
+        return self._sends.far.inflight(self.target, self.nonce)
+
+    # ---- before the commit
+
+    def begin(self) -> None:
+        """Open the file and have its directory made at the server.
+
+        Raises:
+            SourceGone: There is no such file here.
+            SourceChanged: It has another size than announced.
+            UnsafePath: It lies outside `baseDir`.
+            MessageError: An identity method nobody knows.
+        """
+        self.release()
+        self.is_ready = False
+        path = local_source(self.item.message, self.config)
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise SourceGone(f"{self.item.message.rel_path}: {path} is not here") from error
+        except OSError as error:
+            raise StorageError(f"open {path}: {error.strerror}") from error
+        self._found = os.fstat(self._fd)
+        self.check_size(self._found.st_size)
+        self._begun = True
+        self._sends.in_directory(self._under_way, self._write)
+
+    def _write(self, error: SarrapipeError | None) -> None:
+        """The directory is there, or cannot be: begin to write."""
+        if not self._begun:
+            return  # given up meanwhile
+        try:
+            if error is not None:
+                raise error
+            self._write_ranges()
+        except SarrapipeError as trouble:
+            self._broke(trouble)
+
+    def _write_ranges(self) -> None:
+        assert self._found is not None
+        size = self._found.st_size
+        method = expected_method(self.item, self.config)
+        plan = SegmentPlan(size, self.config.segment_size or segment_size(size))
+        if len(plan) < _MIN_SEGMENTS or not self._sends.positioned:
+            self._hasher = identity.hasher(method) if method is not None else None
+            source = FileSource(self._fd, 0, size, self._hasher, self.target)
+            self._left = 1
+            self._tokens = [self._sends.write(self._under_way, source, size, self._written, mode=self._mode)]
+            return
+        self._left = len(plan)
+        if method is not None:
+            verifier = self.downloads.segments.verifier
+            self._verification = verifier.follow(self, self._fd, size, method)
+            verifier.wrote_all(self._verification)
+            self._left += 1
+        for segment in plan:
+            source = FileSource(self._fd, segment.offset, segment.length, None, self.target)
+            token = self._sends.write(
+                self._under_way,
+                source,
+                segment.length,
+                self._written,
+                offset=segment.offset,
+                whole=False,
+                mode=self._mode,
+            )
+            self._tokens.append(token)
+
+    @property
+    def _mode(self) -> int | None:
+        return self._final_mode()
+
+    def _written(self, done: Done) -> None:
+        """One range is at the server, or is not."""
+        assert isinstance(done, WriteDone)
+        if not self.wants(done.token):
+            return  # it ended together with another that failed, and the task was given up for that one
+        self.downloads.slot.add(Counter.BYTES_SENT, done.sent)
+        if isinstance(done.error, SourceGone):
+            self._sends.forget_directory(self._under_way)  # somebody removed it: made again the next time
+        self._ended(done.error)
+
+    def hashed(self, value: str | None, error: SarrapipeError | None) -> None:
+        """Take the digest over the whole file, computed on another thread, or why there is none."""
+        self._verification = None
+        self._value = value
+        self._ended(error)
+
+    def _ended(self, error: SarrapipeError | None) -> None:
+        """One of the ranges, or the digest, came to its end."""
+        if error is not None:
+            self._broke(error)
+            return
+        self._left -= 1
+        if not self._left:
+            self._finish(self._value if self._hasher is None else self._hasher.value())
+
+    def _finish(self, value: str | None) -> None:
+        """Everything is written: compare, and give the file its attributes."""
+        try:
+            self.check_identity(value)
+            self._check_unchanged()
+        except SarrapipeError as error:
+            self._broke(error)
+            return
+        wanted = self._attributes()
+        if Operation.SET not in self._sends.operations or wanted == Attributes():
+            self._ready(None)
+            return
+        self._tokens = [self._sends.call(Operation.SET, self._under_way, self._ready, attributes=wanted)]
+
+    def _attributes(self) -> Attributes:
+        message = self.item.message
+        copies_times = self.config.time_copy
+        return Attributes(
+            size=message.size if self._sends.positioned and self._sends.far.in_place else None,
+            mode=self._mode,
+            mtime_ns=message.mtime_ns if copies_times else None,
+            atime_ns=message.atime_ns if copies_times else None,
+        )
+
+    def _check_unchanged(self) -> None:
+        now, begun = os.fstat(self._fd), self._found
+        assert begun is not None
+        if (now.st_size, now.st_mtime_ns) != (begun.st_size, begun.st_mtime_ns):
+            raise SourceChanged(f"{self.item.message.rel_path} changed while it was sent")
+
+    def _ready(self, done: Done | None) -> None:
+        if done is not None and not self.wants(done.token):
+            return
+        if done is not None and done.error is not None:
+            self._broke(done.error)
+            return
+        self._close()
+        self.downloads.ready(self)
+
+    def _broke(self, error: SarrapipeError) -> None:
+        self.downloads.forget(self)
+        self._close()
+        self.downloads.broke(self, error)
+
+    # ---- after it
+
+    def place(self) -> None:
+        """Rename it into place at the server; `Sends.ended` tells when that is done. May be repeated."""
+        self.is_placed = False
+        if self._sends.far.in_place:
+            self._sends.end(self, None)
+            return
+        self._sends.call(Operation.RENAME, self._under_way, self._renamed, to=self.target)
+
+    def _renamed(self, done: Done) -> None:
+        if isinstance(done.error, SourceGone):  # done before somebody was killed, or taken away
+            self._sends.call(Operation.STAT, self.target, self._looked)
+            return
+        self._sends.end(self, done.error)
+
+    def _looked(self, done: Done) -> None:
+        assert isinstance(done, CallDone)
+        if done.error is None and self._is_ours(done):
+            self._sends.end(self, None)
+            return
+        self.is_lost = done.error is None or isinstance(done.error, SourceGone)
+        self._sends.end(self, done.error)
+
+    def _is_ours(self, done: CallDone) -> bool:
+        found, message = done.entries[0].attributes, self.item.message
+        if found.size is not None and found.size != message.size:
+            return False
+        if found.mtime_ns is None or message.mtime_ns is None or not self.config.time_copy:
+            return True
+        return abs(found.mtime_ns - message.mtime_ns) < _SECOND_NS
+
+    def placed(self) -> Placed:
+        """Where it is only the server knows: renaming it again tells."""
+        return Placed.INFLIGHT
+
+    # ---- giving up
+
+    def discard(self) -> None:
+        """Stop, and have what was written removed at the server."""
+        self.release()
+        if not self._sends.far.in_place:
+            self._sends.remove_quietly(self._under_way)
+
+    def release(self) -> None:
+        """Stop what is under way; what is written stays at the server."""
+        self.downloads.forget(self)
+        self._close()
+
+    def _close(self) -> None:
+        if self._verification is not None:
+            self.downloads.segments.verifier.forget(self._verification)
+            self._verification = None
+        self._begun = False
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def tokens(self) -> Sequence[object]:
+        """Return the tokens of its transfers, which end here."""
+        tokens, self._tokens = self._tokens, []
+        return tokens
+
+    def wants(self, token: object) -> bool:
+        """Return whether a request belongs to it."""
+        return any(token is one for one in self._tokens)

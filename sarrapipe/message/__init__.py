@@ -1,0 +1,1 @@
+"""The notification message: its fields, dialects, topic, identity and safety; pure, no input or output."""

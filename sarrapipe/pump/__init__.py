@@ -1,0 +1,1 @@
+"""The pump's rules (accounts, permissions) and the private pump that an administrator runs."""

@@ -1,0 +1,1 @@
+"""Fetching: backends that move ranges of bytes, and the engine that runs many of them at a time."""

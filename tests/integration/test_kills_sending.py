@@ -1,0 +1,91 @@
+"""A process is killed at each instant while files are sent, removed and renamed at a server.
+
+The server is another directory of this machine (`sendTo file:`): what counts is who asks for what, and when.
+"""
+
+from __future__ import annotations
+
+import pytest
+from killkit import Mover, Place
+from servers import DocRoot, Vhost
+from test_kills_points import MAY_REPEAT, OF_FILES, check_announced, options, some_changes, some_files
+
+pytestmark = [pytest.mark.chaos, pytest.mark.broker]
+
+OF_SENDING = [point for point in OF_FILES if "segment" not in point and point != "inflight_made"]
+
+
+@pytest.fixture
+def place(vhost: Vhost, docroot: DocRoot, tmp_path) -> Place:
+    made = Place(vhost, docroot, tmp_path)
+    made.pump.mkdir()
+    return made
+
+
+def sender(place: Place, **more: object) -> Mover:
+    return Mover(
+        place,
+        instances=2,
+        **options(sendTo=f"file://{place.pump}", baseDir=place.source, inflight=".tmp", **more),
+    )
+
+
+@pytest.mark.parametrize("point", OF_SENDING)
+def test_killed_while_files_are_sent(place: Place, point: str) -> None:
+    first = place.write("first", b"x" * 3000)
+    files = some_files(place)
+    mover = sender(place)
+    mover.crash_at = point
+    with mover:
+        place.send([first])
+        mover.wait(lambda: mover.crashed() == {point}, 20, f"a process was killed when {point}")
+        place.send(files)
+        mover.settle(1 + len(files))
+    place.check()
+    mover.check_nothing_left()
+    check_announced(place, [first, *files], once=point not in MAY_REPEAT)
+
+
+@pytest.mark.parametrize(
+    ("point", "kind"),
+    [("tombstone", "rename"), ("tombstone", "remove"), ("removed", "rename"), ("published", "remove")],
+)
+def test_killed_while_files_are_removed_and_renamed(place: Place, point: str, kind: str) -> None:
+    files = [place.write("first", b"first"), *some_files(place)]
+    with sender(place) as quiet:
+        place.send(files)
+        quiet.settle(len(files))
+    place.announced()
+    mover = sender(place)
+    mover.crash_at = point
+    with mover:
+        first = place.remove("first") if kind == "remove" else place.rename("first", "d9/moved")
+        place.send([first])
+        mover.wait(lambda: mover.crashed() == {point}, 20, f"a process was killed when {point}")
+        changes = some_changes(place)
+        place.send(changes)
+        mover.settle(1 + len(changes))
+    place.check()
+    mover.check_nothing_left()
+    check_announced(place, [first, *changes], once=point not in MAY_REPEAT)
+
+
+@pytest.mark.nginx
+@pytest.mark.parametrize("point", ["admitted", "verified", "committed", "placed", "confirmed"])
+def test_killed_while_files_are_relayed(place: Place, point: str) -> None:
+    first = place.write("first", b"x" * 3000)
+    files = some_files(place)
+    mover = Mover(
+        place,
+        instances=2,
+        crash_at=point,
+        **options(sendTo=f"file://{place.pump}", download="stream", inflight=".tmp", stagingBytes="4Mi"),
+    )
+    with mover:
+        place.send([first])
+        mover.wait(lambda: mover.crashed() == {point}, 20, f"a process was killed when {point}")
+        place.send(files)
+        mover.settle(1 + len(files))
+    place.check()
+    mover.check_nothing_left()
+    check_announced(place, [first, *files], once=point not in MAY_REPEAT)
