@@ -3,10 +3,14 @@
 
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
+# Where it is set, each of the thousand processes that tests start would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 SIZE ?= 1GiB
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
+# Tests wait for servers and processes half of their time: more workers than processors.
+JOBS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sr3 demo test quick integration chaos bench lint format types docs docs-check native check clean
@@ -24,7 +28,7 @@ demo: setup  ## run the main job on real input: make demo SIZE=4GiB
 	@$(PY) -m perf.demo --size $(SIZE)
 
 test: sr3  ## every test but the slow ones and the long random kills
-	$(PYTEST) --ignore=tests/chaos -q -m "not slow"
+	$(PYTEST) --ignore=tests/chaos -q -m "not slow" -n $(JOBS) --dist worksteal
 
 quick: setup  ## the tests that need no server, in seconds
 	$(PYTEST) tests/unit -q -m "not slow"

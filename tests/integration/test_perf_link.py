@@ -131,7 +131,8 @@ def test_tcp_over_it_has_the_congestion_control_asked_for(tmp_path: Path) -> Non
 
 
 _OWNER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
 from perf.link.spec import LinkSpec
 from perf.link.tunlink import Link
 with Link(LinkSpec(rate_bytes_per_s=0, rtt_s=0.01), sys.argv[1]) as link:

@@ -17,7 +17,8 @@ from sarrapipe.pump.processes import marked
 pytestmark = pytest.mark.broker
 
 RUN = """
-import json, sys, time
+import json, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
 sys.path.insert(0, "tests")
 import servers
 info = servers.PumpGuard().start()

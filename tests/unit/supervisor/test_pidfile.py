@@ -81,10 +81,10 @@ def test_a_second_parent_is_told_the_pid_of_the_first(paths, hold):
     assert caught.value.code == 69
 
 
-@pytest.mark.parametrize("content", ["", "garbage", "999999 5\n", f"{os.getpid()} 1\n", "1"])
+@pytest.mark.parametrize("content", ["", "garbage", "999999 5\n", "{this} 1\n", "1"])
 def test_a_stale_pid_file_is_recognised(paths, content):
     with open(paths.pid_file, "w") as file:
-        file.write(content)
+        file.write(content.format(this=os.getpid()))
     assert read_pid(paths.pid_file) == 0
     held = PidFile(paths, FakeClock())
     held.acquire()
