@@ -22,6 +22,7 @@ from typing import Final
 
 from perf import procstat, trees
 from perf.bench import Bench, RunOptions
+from perf.blocks import announce_blocks, renamed
 from perf.cage import Cage
 from perf.compare import Run
 from perf.delivery import wait_idle
@@ -30,6 +31,7 @@ from perf.memory import prewarm
 from perf.meter import TOOL, Meter
 from perf.peers.fetcher import Fetcher
 from perf.peers.sr3 import Sr3
+from perf.probe import ProbeError
 from perf.sarrapipe_side import Sarrapipe
 from perf.scenario import Comparison, Scenario
 from perf.side import Flow, FlowSide
@@ -46,6 +48,10 @@ BULK_FIGURES: Final = (
 
 _BELOW: Final = "bulk"
 _LIMIT_S: Final = 900.0
+_BLOCKS_LIMIT_S: Final = 180.0
+"""sr3 does not complete every file in blocks: that is a failed run, and not worth waiting for."""
+_Announce = Callable[[str], Sequence[tuple[str, bytes]]]
+"""Makes the messages (topic, body) that announce the file under a name."""
 _IDENTITIES: Final[dict[str, Callable[[str], str]]] = {"xxh3_128": trees.xxh3_128, "sha512": trees.sha512}
 
 
@@ -59,6 +65,7 @@ class BulkFlow:
         identity: What is announced and verified: `xxh3_128`, `sha512`, or nothing if empty.
         instances: How many; two make one a CPU here: hashing and writing of one, receiving of the other.
         sr3: Whether it is the peer's; then it is started for each run, since it polls when it is idle.
+        block_bytes: The file is announced in blocks of so many bytes; whole if 0.
     """
 
     name: str
@@ -66,6 +73,7 @@ class BulkFlow:
     identity: str = "xxh3_128"
     instances: int = 2
     sr3: bool = False
+    block_bytes: int = 0
 
     def flow(self, bench: Bench, destination: str) -> Flow:
         """Return the configuration: exchanges of its own, so that idle flows see nothing of each other."""
@@ -85,10 +93,11 @@ class BulkFlow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Fetched:
-    """When one fetch began and ended, monotonic seconds, and where the file is; empty if nothing is kept."""
+    """How long one fetch took, where the file is, and what went wrong if it did not come."""
 
     seconds: float
     path: str
+    fault: str = ""
 
 
 def bulk_scenario(
@@ -166,18 +175,29 @@ def _lay_out(bench: Bench, size_bytes: int) -> str:
 @contextlib.contextmanager
 def _flow_side(bench: Bench, source: str, bulk: BulkFlow) -> Iterator[Callable[[int], Run]]:
     """Yield how to measure one pump; ours runs from the first turn to the last."""
-    identity = {}
-    if bulk.identity:
-        identity = {"method": bulk.identity, "value": _IDENTITIES[bulk.identity](source)}
+    announce = _announcing(bench, source, bulk)
     flow = bulk.flow(bench, bench.fresh("dest"))
     side: FlowSide
     if bulk.sr3:
         side = Sr3(bench.site, bench.path(bulk.name), name=bulk.name)
-        yield partial(_fetch_started, bench, source, side, flow, identity)
+        yield partial(_fetch_started, bench, source, side, flow, bulk, announce)
         return
     side = Sarrapipe(bench.site, bench.path(bulk.name), name=bulk.name)
     with start_flow(bench, side, flow) as cage:
-        yield partial(_fetch_flow, bench, source, cage, side, flow, identity)
+        yield partial(_fetch_flow, bench, source, cage, side, flow, bulk, announce)
+
+
+def _announcing(bench: Bench, source: str, bulk: BulkFlow) -> _Announce:
+    """Compute the digests beforehand, and return what announces the file under any name."""
+    if bulk.block_bytes:
+        bodies = announce_blocks(
+            bench, source, name=bulk.name, block_bytes=bulk.block_bytes, identity=bulk.identity
+        )
+        return partial(renamed, bodies)
+    identity = {}
+    if bulk.identity:
+        identity = {"method": bulk.identity, "value": _IDENTITIES[bulk.identity](source)}
+    return lambda link: [trees.announcement(bench.source_root, link, bench.source_url, identity)]
 
 
 @contextlib.contextmanager
@@ -206,24 +226,40 @@ def counting_queue(flow: Flow) -> str:
 
 
 def _fetch_started(
-    bench: Bench, source: str, side: FlowSide, flow: Flow, identity: dict[str, str], turn: int
+    bench: Bench, source: str, side: FlowSide, flow: Flow, bulk: BulkFlow, announce: _Announce, turn: int
 ) -> Run:
     with start_flow(bench, side, flow) as cage:
-        return _fetch_flow(bench, source, cage, side, flow, identity, turn)
+        return _fetch_flow(bench, source, cage, side, flow, bulk, announce, turn)
 
 
 def _fetch_flow(
-    bench: Bench, source: str, cage: Cage, side: FlowSide, flow: Flow, identity: dict[str, str], turn: int
+    bench: Bench,
+    source: str,
+    cage: Cage,
+    side: FlowSide,
+    flow: Flow,
+    bulk: BulkFlow,
+    announce: _Announce,
+    turn: int,
 ) -> Run:
+    limit_s = _BLOCKS_LIMIT_S if bulk.block_bytes else _LIMIT_S
+
     def fetch(link: str) -> _Fetched:
-        message = trees.announcement(bench.source_root, link, bench.source_url, identity)
-        began_s, arrived_s = bench.probe.await_one(
-            counting_queue(flow), partial(bench.probe.publish, flow.exchange, [message]), limit_s=_LIMIT_S
-        )
-        return _Fetched(seconds=arrived_s - began_s, path=os.path.join(flow.destination, link))
+        publish = partial(bench.probe.publish, flow.exchange, announce(link))
+        path = os.path.join(flow.destination, link)
+        try:
+            began_s, arrived_s = bench.probe.await_one(counting_queue(flow), publish, limit_s=limit_s)
+        except ProbeError as error:
+            return _Fetched(seconds=limit_s, path=path, fault=str(error))
+        return _Fetched(seconds=arrived_s - began_s, path=path)
 
     run = _measure(bench, source, side.name, cage, fetch, turn)
-    run.settings.update(instances=flow.instances, lines=list(flow.settings), identity=identity.get("method"))
+    run.settings.update(
+        instances=flow.instances,
+        lines=list(flow.settings),
+        identity=bulk.identity,
+        block_bytes=bulk.block_bytes,
+    )
     return run
 
 
@@ -247,7 +283,9 @@ def _measure(
     warm = prewarm(size_bytes + size_bytes // 4)
     with Meter({TOOL: cage.processes, **bench.roles()}, memory=cage.pids) as meter:
         fetched = fetch(link)
-    wrong = () if trees.same_bytes(source, fetched.path) else ("the copy has other bytes",)
+    wrong: tuple[str, ...] = (fetched.fault,) if fetched.fault else ()
+    if not wrong and not trees.same_bytes(source, fetched.path):
+        wrong = ("the copy has other bytes",)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(fetched.path)
     figures = {
