@@ -12,6 +12,7 @@ row over writes anew; slots of the dead are given back by the living.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from sarrapipe.errors import (
@@ -26,30 +27,38 @@ from sarrapipe.flow.sendtask import SendTask
 from sarrapipe.ledger.admission import Admission, Announcement
 from sarrapipe.message import identity
 from sarrapipe.message.worklist import WorkItem
+from sarrapipe.segment.hashedline import HashedLine
 from sarrapipe.segment.plan import SegmentPlan, segment_size
-from sarrapipe.segment.staged import StagedLine, Staging
+from sarrapipe.segment.staged import StagedLine
 from sarrapipe.shm.slots import Counter
 from sarrapipe.transfer.base import Done, RangeDone, RangeRead
 
 if TYPE_CHECKING:
     from sarrapipe.flow.download import Downloads
+    from sarrapipe.flow.staging import StagedWrites
 
 __all__ = ["RelayTask"]
 
 _MIN_SEGMENTS: Final = 2
 
 
-class _HashedLine:
-    """Ranges read in order, as the source of a write: every byte passes the hasher.
+_FAST: Final = frozenset({"xxh3_128"})
+"""Methods that take less time than handing a slot to another thread and back."""
+
+
+class _HashedHere:
+    """Ranges read in order, as the source of a write: every byte passes the hasher, in this thread.
 
     Args:
         line: The ranges.
         hasher: None for none.
+        came: To be called when a range handed a slot over.
     """
 
-    def __init__(self, line: StagedLine, hasher: identity.Hasher | None) -> None:
+    def __init__(self, line: StagedLine, hasher: identity.Hasher | None, came: Callable[[], None]) -> None:
         self._line = line
         self.hasher = hasher
+        self.came = came
 
     def read(self, count: int) -> memoryview | None:
         """Return the next bytes; see `transfer.writing.Source`."""
@@ -70,6 +79,10 @@ class _HashedLine:
         """Nothing is copied past the slots."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Give back every slot; with no transfer at work."""
+        self._line.close()
+
 
 class RelayTask(SendTask):
     """One regular file on its way from server to server.
@@ -80,11 +93,11 @@ class RelayTask(SendTask):
         admission: What the ledger answered.
         downloads: Runs the engine.
         sends: Requests to the server that it goes to.
-        staging: Slots for what is between them.
+        staged: Slots for what is between them.
         in_one_piece: The source serves no ranges.
     """
 
-    __slots__ = ("_in_one_piece", "_line", "_staging", "_validator")
+    __slots__ = ("_in_one_piece", "_source", "_staged", "_validator")
 
     def __init__(
         self,
@@ -93,14 +106,14 @@ class RelayTask(SendTask):
         admission: Admission,
         downloads: Downloads,
         sends: Sends,
-        staging: Staging,
+        staged: StagedWrites,
         *,
         in_one_piece: bool,
     ) -> None:
         super().__init__(item, announcement, admission, downloads, sends)
-        self._staging = staging
+        self._staged = staged
         self._in_one_piece = in_one_piece
-        self._line: StagedLine | None = None
+        self._source: _HashedHere | HashedLine | None = None
         self._validator: str | None = None
 
     def begin(self) -> None:
@@ -127,16 +140,14 @@ class RelayTask(SendTask):
     def _write_ranges(self) -> None:
         size = self.item.message.size
         assert size is not None
-        line = StagedLine.open(self._staging)
+        line = StagedLine.open(self._staged.staging)
         if line is None:
             if not self._sends.relay_waits(self._look_for_slots):
                 raise StorageError(f"{self.target}: all of stagingBytes is in use by other instances")
             return
-        self._line = line
         self._sends.relay_begins()
-        method = expected_method(self.item, self.config)
-        self._hasher = identity.hasher(method) if method is not None else None
-        source = _HashedLine(line, self._hasher)
+        self._source = self._hashed(line)
+        source = self._source
         write = self._sends.write(
             self._under_way, source, size, self._written, mode=self._mode, rides_along=True
         )
@@ -147,7 +158,7 @@ class RelayTask(SendTask):
         for segment in plan if size else ():
             token = SendToken(self._fetched)
             self._tokens.append(token)
-            sink = line.add(segment.length, lambda: self.downloads.engine.go_on(write), url)
+            sink = line.add(segment.length, source.came, url)
             reads.append(
                 RangeRead(
                     url=url,
@@ -163,9 +174,22 @@ class RelayTask(SendTask):
         self._left = 1 + len(reads)
         self.downloads.start(reads)
 
+    def _hashed(self, line: StagedLine) -> _HashedHere | HashedLine:
+        """Return what is read from a line, hashed on the way."""
+        method = expected_method(self.item, self.config)
+        self._hasher = identity.hasher(method) if method is not None else None
+        if self._hasher is None or method in _FAST:
+            return _HashedHere(line, self._hasher, self._go_on)
+        return HashedLine(self._staged.line_hasher, line, self._hasher, self._go_on)
+
+    def _go_on(self) -> None:
+        """There may be something to send."""
+        if self._tokens:
+            self.downloads.engine.go_on(self._tokens[0])
+
     def _look_for_slots(self) -> None:
         """Another relay has ended."""
-        if self._begun and self._line is None:
+        if self._begun and self._source is None:
             self._write(None)
         else:
             self._sends.relay_passes_on()
@@ -197,7 +221,7 @@ class RelayTask(SendTask):
 
     def _close(self) -> None:
         super()._close()
-        line, self._line = self._line, None
-        if line is not None:
-            line.close()
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
             self._sends.relay_ended()

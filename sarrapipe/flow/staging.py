@@ -14,6 +14,7 @@ from typing import Final
 from sarrapipe.config.model import FlowConfig
 from sarrapipe.config.values import Fetching
 from sarrapipe.flow.wake import Wake
+from sarrapipe.segment.hashedline import LineHasher
 from sarrapipe.segment.sink import DirectSink
 from sarrapipe.segment.staged import Staging
 from sarrapipe.segment.stager import StagedSink, Stager
@@ -37,6 +38,10 @@ class StagedWrites:
         ring: The flow's slots.
         wake: Ends the flow's wait: a range is written.
         files: Whether files are staged; else only what asks for `staging` is.
+
+    Attributes:
+        ring: The same.
+        line_hasher: Hashes what is relayed.
     """
 
     def __init__(self, ring: Ring, wake: Callable[[], None], *, files: bool) -> None:
@@ -45,6 +50,7 @@ class StagedWrites:
         self._room = Wake().open()
         self._staging = Staging(ring, self._room.set)
         self._stager = Stager(self._staging, wake)
+        self.line_hasher = LineHasher(self._room.set)
         self._sinks: dict[object, StagedSink] = {}
         self._held: dict[object, RangeDone] = {}
 
@@ -122,6 +128,7 @@ class StagedWrites:
     def close(self) -> None:
         """End the thread and give everything back."""
         self._stager.close()
+        self.line_hasher.close()
         for token in list(self._sinks):
             self.cancel(token)
         self.ring.trim()
@@ -131,6 +138,7 @@ class StagedWrites:
     def _on_room(self) -> None:
         self._room.clear()
         self._staging.resume()
+        self.line_hasher.resume()
 
     @staticmethod
     def _is_settled(sink: StagedSink) -> bool:

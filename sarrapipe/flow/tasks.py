@@ -107,7 +107,7 @@ class Tasks:
                     admission,
                     downloads,
                     sends,
-                    downloads.staged.staging,
+                    downloads.staged,
                     in_one_piece=bool(item.local and item.local.get(IN_ONE_PIECE)),
                 )
             )

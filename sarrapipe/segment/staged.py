@@ -332,15 +332,31 @@ class StagedRange:
         """
         self.release()
         if self._reading is None:
-            try:
-                self._reading, size = self._full.popleft()
-            except IndexError:
+            taken = self._pop()
+            if taken is None:
                 return _NO_MORE if self.finished else None
-            self._reading.drain()
-            self._unread = self._reading.view[:size]
+            self._reading, self._unread = taken
         piece, self._unread = self._unread[:count], self._unread[count:]
         self.taken += len(piece)
         return piece
+
+    def take_slot(self) -> tuple[Slab, memoryview] | None:
+        """Return the next slot and the bytes in it, for the caller to give back; None if none is there yet.
+
+        For ranges in a line (`StagedLine.take_slot`), not together with `read`.
+        """
+        taken = self._pop()
+        if taken is not None:
+            self.taken += len(taken[1])
+        return taken
+
+    def _pop(self) -> tuple[Slab, memoryview] | None:
+        try:
+            slab, size = self._full.popleft()
+        except IndexError:
+            return None
+        slab.drain()
+        return slab, slab.view[:size]
 
     def release(self) -> None:
         """Give back the slot of which all was read."""
@@ -404,6 +420,29 @@ class StagedLine:
             self._ranges.popleft()
             self._staging.freed(read=False, now=True)  # for the line's own slot the next one may be waiting
         return _NO_MORE
+
+    def take_slot(self) -> tuple[Slab, memoryview] | None:
+        """Return the next slot in order, to be given back here, and its bytes; None: not there yet."""
+        while self._ranges:
+            taken = self._ranges[0].take_slot()
+            if taken is None and not self._ranges[0].finished:
+                return None
+            if self._ranges[0].finished:
+                self._ranges.popleft()
+                self._staging.freed(read=False, now=True)  # as above
+            if taken is not None:
+                return taken
+        return None
+
+    @property
+    def finished(self) -> bool:
+        """Whether every byte of all ranges that were added was taken."""
+        return not self._ranges
+
+    def give_back(self, slab: Slab) -> None:
+        """End the lease of a slot that was taken."""
+        if not self.keeps(slab, read=True):
+            self._staging.give_back(slab)
 
     def close(self) -> None:
         """Give back every slot; with neither side at work. May be repeated."""
