@@ -330,7 +330,7 @@ class _Assembler:
             self.closing.callback(staged.close)
             staged.attach(engine)
             self._ring = staged.ring
-        downloads = Downloads(config, engine, places, segments, self._slot, staged)
+        downloads = Downloads(config, engine, places, segments, self._slot, staged, ledger.digests)
         durability = None
         if config.durability == "host":
             durability = Durability(places, ledger.sync, self._wake.set)

@@ -30,6 +30,7 @@ from sarrapipe.flow.tally import Tally
 from sarrapipe.flow.work import Work
 from sarrapipe.ledger.kept import KeptMessage, KeptStore
 from sarrapipe.log import get_logger, printable
+from sarrapipe.message.codec import told_path
 from sarrapipe.message.worklist import Delivery, WorkItem, Worklist
 
 __all__ = ["Flow", "Parts", "Source"]
@@ -222,9 +223,10 @@ class Flow:
             delivery = item.delivery
             assert delivery is not None
             _log.warning(
-                "malformed message from exchange %s, topic %s: %s; it is dropped",
+                "malformed message from exchange %s, topic %s, relPath %s: %s; it is dropped",
                 delivery.exchange,
                 printable(delivery.routing_key),
+                printable(told_path(delivery.body)),
                 item.report.message if item.report is not None else "",
             )
         self._parts.tally.malformed(items)
