@@ -151,9 +151,10 @@ class BrokerOptions:
         section=_SECTION,
         help="Where messages wait that are to be tried again: local, on this host, for this host; broker, in "
         "queues beside the flow's own (name of the queue and .retry.TIME), from where any host that shares "
-        "the queue gets them; auto, announced blocks at the broker where they are forwarded as blocks "
-        "(reassemble off, except in subscribe), all else here. At the broker a message is never acknowledged "
-        "before its outcome; the user must be allowed to write to the default exchange (amq.default).",
+        "the queue gets them; auto, blocks that are forwarded as blocks (reassemble off) at the broker if "
+        "that is also the one that is announced at, all else here. At the broker a message is never "
+        "acknowledged before its outcome; the user must be allowed to write to the default exchange "
+        "(amq.default).",
     )
     retry_delay: float = option(
         duration,

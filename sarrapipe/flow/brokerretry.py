@@ -36,11 +36,13 @@ def uses_broker(config: FlowConfig) -> bool:
     """Return whether messages of a flow may wait at the broker.
 
     Movers of a shared-broker pump forward blocks as blocks, and any of them can fetch what another cannot.
+    They read from the broker that they announce at; at somebody else's they could not publish.
     """
-    if config.retry_driver == "auto":
-        mover = config.download is not Fetching.OFF and not config.reassemble
-        return mover and config.component != "subscribe" and config.queue_declare
-    return config.retry_driver == "broker"
+    if config.retry_driver != "auto":
+        return config.retry_driver == "broker"
+    moves_blocks = config.download is not Fetching.OFF and not config.reassemble and config.queue_declare
+    own = config.post_broker
+    return moves_blocks and own is not None and all(s.broker.key == own.key for s in config.subscriptions)
 
 
 def waits_at_broker(item: WorkItem, config: FlowConfig) -> bool:

@@ -208,3 +208,23 @@ def test_declare_and_cleanup(site):
     (done,) = cleanup_flow(config)
     assert set(done.removed.queues) == names
     assert site.vhost.queues() == []
+
+
+def test_without_permission_messages_stay_with_the_broker(site):
+    """Unacknowledged, until the default exchange may be written to."""
+    permissions = f"/api/permissions/{site.vhost.quoted}/feeder"
+    every = {"configure": ".*", "write": ".*", "read": ".*"}
+    flow = mover(site, "one")
+    posted = Posted(site, "d/big", DATA, 1000, put=False)
+    with Unwilling(DATA) as server:
+        site.vhost.api.put(permissions, every | {"write": "^(q_|x)"})
+        site.publish(posted.message(0, baseUrl=server.url))
+        flow.until_counted(Counter.ERRORS_BROKER)
+        assert flow.assembled.settlement.acknowledged == 0
+        assert flow.flow.in_hand
+        assert flow.kept() == []
+        site.vhost.api.put(permissions, every)
+        server.willing = True
+        flow.until_counted(Counter.MESSAGES_PUBLISHED)
+        flow.until(lambda: not flow.flow.in_hand, "it is settled")
+    assert_nothing_left(site, flow)
