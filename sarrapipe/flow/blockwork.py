@@ -187,6 +187,11 @@ class BlockWork:
                 self._dispose([task.item], end.end, end.report, turn, 0.0)
         return parked
 
+    def parked(self, decide: Decisions, generation: bytes) -> None:
+        """A file is parked: keep no row of which nothing is worth keeping, in the way of better messages."""
+        if ledger_blocks.is_untouched(decide.tables, generation):
+            self._heirs.inherit_orphan(generation)
+
     def settled(self, closed: Closed) -> None:
         """The messages of all blocks of a file are answered."""
         self._forgotten += closed.answered

@@ -274,6 +274,7 @@ class Work:
             self._downloads.decide(decide)
             for quiet in self._blocks.quiet(turn):
                 self._park(decide, quiet)
+                self._blocks.parked(decide, quiet.claim.generation)
             for task, there in zip(ready, standing, strict=True):
                 again = partial(look_at, task.target, self._config)
                 commits.append(decide.commit(task.claim, task.inode, there, again))

@@ -124,8 +124,8 @@ def admit(tables: Tables, a: Announcement, nonce: bytes, me: int, now_ns: int) -
         me: The caller's incarnation.
         now_ns: Wall time.
     """
-    if a.segment_count and (contradiction := _contradiction(tables, a)):
-        return Admission(Admit.CONTRADICTS, contradiction=contradiction)
+    if a.segment_count and (contradicted := _contradicted(tables, a)) is not None:
+        return contradicted
     record = tables.get_path(a.target)
     entry = tables.get_seen(a.fingerprint)
     if entry is not None:
@@ -151,26 +151,39 @@ def admit(tables: Tables, a: Announcement, nonce: bytes, me: int, now_ns: int) -
     return _start(tables, a, nonce, me, now_ns)
 
 
-def _contradiction(tables: Tables, a: Announcement) -> str:
-    """Return what a block's message says of its file that another of the same version contradicts.
+def _contradicted(tables: Tables, a: Announcement) -> Admission | None:
+    """Answer a block's message that says something else of its file than another of the same version.
 
-    What came first holds, and is not harmed. A file that is announced once more, later and cut otherwise,
-    begins anew: whichever is whole first is put in place.
+    What was said of a block that is written holds: its source has confirmed it. While nothing is written the
+    message waits: the one that came first may be the wrong one, as its transfer will tell. A file that is
+    announced once more, later and cut otherwise, begins anew: the first that is whole is put in place.
     """
     row = tables.get_file(a.generation)
     if row is not None:
-        return _other_size(a, row)
+        return _judged(row, _other_size(a, row))
     for _, other in tables.files() if a.version else ():
-        if other.version != a.version or other.target != a.target:
-            continue
-        if size := _other_size(a, other):
-            return size
-        if a.pub_ns > other.pub_ns:
-            continue
-        if a.segment_size != other.segment_size:
-            return f"blocks.size: {a.segment_size} bytes, another block said {other.segment_size}"
-        if a.total_segments != other.segment_count:
-            return f"blocks.count: {a.total_segments}, another block said {other.segment_count}"
+        if other.version == a.version and other.target == a.target:
+            answer = _judged(other, _other_size(a, other) or _other_cut(a, other))
+            if answer is not None:
+                return answer
+    return None
+
+
+def _judged(row: FileRow, contradiction: str) -> Admission | None:
+    if not contradiction:
+        return None
+    if row.missing == row.segment_count or row.phase == DISCARDED:
+        return Admission(Admit.WAIT, None, row.phase, row.owner)
+    return Admission(Admit.CONTRADICTS, contradiction=contradiction)
+
+
+def _other_cut(a: Announcement, row: FileRow) -> str:
+    if a.pub_ns > row.pub_ns:
+        return ""
+    if a.segment_size != row.segment_size:
+        return f"blocks.size: {a.segment_size} bytes, another block said {row.segment_size}"
+    if a.total_segments != row.segment_count:
+        return f"blocks.count: {a.total_segments}, another block said {row.segment_count}"
     return ""
 
 

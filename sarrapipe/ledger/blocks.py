@@ -25,6 +25,7 @@ __all__ = [
     "incomplete",
     "is_fetched_by_somebody",
     "is_hopeless",
+    "is_untouched",
     "is_written",
     "open_rest",
     "ranged_sources",
@@ -84,6 +85,14 @@ def open_rest(tables: Tables, held: Claim, now_ns: int) -> bool:
 def is_fetched_by_somebody(tables: Tables, generation: bytes) -> bool:
     """Return whether a living process has claimed a segment."""
     return any(tables.is_alive(segment.claim) for _, segment in tables.segments(generation))
+
+
+def is_untouched(tables: Tables, generation: bytes) -> bool:
+    """Return whether nothing of a file is written and nobody fetches any of it: its row is worth nothing."""
+    row = tables.get_file(generation)
+    if row is None or row.phase != ASSEMBLING or row.missing < row.segment_count:
+        return False
+    return not is_fetched_by_somebody(tables, generation)
 
 
 def is_hopeless(tables: Tables, work: Work) -> bool:

@@ -88,6 +88,20 @@ def test_a_size_that_is_not_the_blocks(site, caplog):
     )
 
 
+def test_a_message_that_is_wrong_and_comes_first(site):
+    """Its source does not confirm it; the others waited for that, and make the file."""
+    tap, flow = site.tap(), site.run(lines=LINES)
+    posted = Posted(site, "d/big", DATA, 1000)
+    blocks = Blocks("inplace", 1000, 3, 561, 2, None, posted.mark)
+    site.publish(posted.message(2, blocks=blocks.to_wire(), size=561))
+    site.publish_all(posted.messages())
+    flow.until_counted(Counter.FILES_ASSEMBLED)
+    flow.until_settled(4)
+    assert flow.count(Counter.MESSAGES_REJECTED) == 1
+    assert tap.one()["identity"] == sha512(DATA)
+    site.assert_clean(flow)
+
+
 def test_a_file_announced_once_more_in_other_blocks(site):
     """Later, and cut otherwise, before the first posting was complete: the first that is whole counts."""
     tap, flow = site.tap(), site.run(lines=LINES)

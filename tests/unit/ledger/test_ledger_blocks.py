@@ -173,10 +173,16 @@ def test_the_version_of_a_source_is_pinned_for_all(ledger):
 
 
 def test_a_block_that_contradicts_the_others_is_refused(ledger):
-    """What came first holds; another cut of the same version is refused unless it is announced later."""
+    """What is written holds; another cut of the same version is refused unless it is announced later."""
     version = {"version": b"v"}
     with ledger.transaction() as decide:
         claim = decide.admit(block(0)._replace(**version)).claim
+        assert decide.admit(block(1, size=29)._replace(**version)).outcome is Admit.WAIT
+        assert ledger_blocks.is_untouched(decide.tables, GENERATION)
+        decide.claim(claim, 1)
+        assert not ledger_blocks.is_untouched(decide.tables, GENERATION), "somebody fetches it"
+        decide.mark(claim, [(0, b"d" * 16)])
+        assert not ledger_blocks.is_untouched(decide.tables, GENERATION)
         other = decide.admit(block(1, size=29)._replace(**version))
         assert other.outcome is Admit.CONTRADICTS
         assert other.contradiction == "blocks: a file of 29 bytes, another block said 30"
