@@ -44,6 +44,7 @@ POINTS: Final[Mapping[str, str]] = {
     "tombstone": "a removal or rename is decided, the file system is not touched",
     "removed": "it is carried out, nothing is announced",
     "kept": "a message is in the kept store, it is not acknowledged",
+    "deferred": "a message that failed waits at the broker, it is not acknowledged",
     "leased": "a kept message was leased to be tried again",
 }
 

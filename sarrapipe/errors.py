@@ -16,6 +16,7 @@
     │   ├── RangeNotHonoured        RETRY   whole file instead of a range: one stream next time
     │   └── IdentityMismatch        RETRY   bytes, size or digest are not the announced ones
     ├── StorageError                RETRY   the local file system refused
+    │   ├── InflightDamaged         RETRY   somebody cut, replaced or removed a file under way: fetched anew
     │   ├── NoSpace                 PAUSE   it will fit when space comes back
     │   └── TooLarge                REJECT  it can never fit
     ├── UnsafePath                  REJECT  a path would leave the directories configured
@@ -40,6 +41,7 @@ __all__ = [
     "Disposition",
     "HostUntrusted",
     "IdentityMismatch",
+    "InflightDamaged",
     "LedgerError",
     "MessageError",
     "NoSpace",
@@ -196,6 +198,10 @@ class StorageError(SarrapipeError):
     """The local file system refused."""
 
     disposition = Disposition.RETRY
+
+
+class InflightDamaged(StorageError):
+    """What is under way is not what was written there: it was cut, replaced or removed from outside."""
 
 
 class NoSpace(StorageError):

@@ -18,14 +18,14 @@ _CONFIGURATION = """
 daemon off; pid {home}/nginx.pid; error_log {home}/error.log error; worker_processes 1; {user}
 events {{ worker_connections 512; }}
 http {{
-    log_format ranges '$msec $request_time $status $body_bytes_sent "$http_range" $request_uri';
+    log_format ranges '$msec $request_time $status $body_bytes_sent "$http_range" $request_uri $remote_addr';
     access_log {home}/access.log ranges; sendfile off; default_type application/octet-stream;
     client_body_temp_path {home}/t1; proxy_temp_path {home}/t2; fastcgi_temp_path {home}/t3;
     uwsgi_temp_path {home}/t4; scgi_temp_path {home}/t5;
     server {{ listen 127.0.0.1:{port}; root {root}; limit_rate {rate}; }}
 }}
 """
-_LINE = re.compile(r'([\d.]+) ([\d.]+) (\d+) (\d+) "(?:bytes=(\d+)-(\d+)|-)" (\S+)\n')
+_LINE = re.compile(r'([\d.]+) ([\d.]+) (\d+) (\d+) "(?:bytes=(\d+)-(\d+)|-)" (\S+) (\S+)\n')
 
 
 class Request(NamedTuple):
@@ -37,6 +37,8 @@ class Request(NamedTuple):
     first: int | None
     last: int | None
     path: str
+    client: str
+    """Address it was asked from."""
 
 
 class LoggingNginx:
@@ -90,7 +92,8 @@ class LoggingNginx:
         for line in (self.home / "access.log").read_text().splitlines(keepends=True):
             match = _LINE.fullmatch(line)
             assert match is not None, line
-            ended_s, took_s, status, sent, first, last, path = match.groups()
+            ended_s, took_s, status, sent, first, last, path, client = match.groups()
             begin, end = (None, None) if first is None else (int(first), int(last))
-            found.append(Request(float(ended_s) - float(took_s), int(status), int(sent), begin, end, path))
+            began_s = float(ended_s) - float(took_s)
+            found.append(Request(began_s, int(status), int(sent), begin, end, path, client))
         return found

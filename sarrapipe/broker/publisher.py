@@ -23,7 +23,7 @@ from sarrapipe.broker.channel import ChannelUser
 from sarrapipe.broker.link import Link
 from sarrapipe.broker.loop import Loop
 from sarrapipe.broker.marshal import PublishMarshaller
-from sarrapipe.broker.topology import ExchangeSpec
+from sarrapipe.broker.topology import ExchangeSpec, QueueSpec
 from sarrapipe.broker.window import ConfirmWindow
 from sarrapipe.crashpoints import passing
 from sarrapipe.errors import BrokerError, MessageError, SarrapipeError
@@ -88,6 +88,7 @@ class Publisher(ChannelUser):
         next_epoch: See `ChannelUser`.
         window: How many messages may be on their way.
         exchanges: Declared on each new channel.
+        queues: The same; and when the broker returns a message that reached none (`mandatory`).
         mandatory: A message that reaches no queue is not confirmed.
         blocked_timeout_s: See `BLOCKED_TIMEOUT_S`.
     """
@@ -100,11 +101,13 @@ class Publisher(ChannelUser):
         window: int,
         *,
         exchanges: Sequence[ExchangeSpec] = (),
+        queues: Sequence[QueueSpec] = (),
         mandatory: bool = False,
         blocked_timeout_s: float = BLOCKED_TIMEOUT_S,
     ) -> None:
         super().__init__(loop, link, next_epoch)
         self._exchanges = tuple(exchanges)
+        self._queues = tuple(queues)
         self._mandatory = mandatory
         self._blocked_timeout_s = blocked_timeout_s
         # Written by the loop's thread:
@@ -212,7 +215,19 @@ class Publisher(ChannelUser):
                 auto_delete=exchange.auto_delete,
                 callback=_ignore,
             )
+        self._declare_queues(channel)
         channel.confirm_delivery(_never_called, callback=self._selected)
+
+    def _declare_queues(self, channel: Channel) -> None:
+        for queue in self._queues:
+            if queue.declare:
+                channel.queue_declare(
+                    queue.name,
+                    durable=queue.durable,
+                    auto_delete=queue.auto_delete,
+                    arguments=queue.declare_arguments(),
+                    callback=_ignore,
+                )
 
     def _selected(self, _frame: Method) -> None:
         self._usable = True
@@ -275,8 +290,9 @@ class Publisher(ChannelUser):
             )
 
     def _on_return(
-        self, _channel: Channel, method: Basic.Return, _properties: BasicProperties, body: bytes
+        self, channel: Channel, method: Basic.Return, _properties: BasicProperties, body: bytes
     ) -> None:
+        self._declare_queues(channel)  # somebody deleted one: it is there for the next try
         # A returned message comes before its basic.ack and carries no tag: it is the first like it.
         for number, message in self._window.numbered():
             if (

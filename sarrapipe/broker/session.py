@@ -91,6 +91,7 @@ class BrokerThread:
         window: int,
         *,
         exchanges: Sequence[ExchangeSpec] = (),
+        queues: Sequence[QueueSpec] = (),
         mandatory: bool = False,
         blocked_timeout_s: float = BLOCKED_TIMEOUT_S,
     ) -> Publisher:
@@ -100,6 +101,7 @@ class BrokerThread:
             endpoint: The broker.
             window: How many messages may be on their way without a confirm.
             exchanges: Declared on each new channel; empty where we may not declare (R12).
+            queues: Declared likewise.
             mandatory: Messages that reach no queue count as not confirmed.
             blocked_timeout_s: How long messages are held for a broker that blocks publishers.
 
@@ -112,6 +114,7 @@ class BrokerThread:
             partial(next, self._epochs),
             window,
             exchanges=exchanges,
+            queues=queues,
             mandatory=mandatory,
             blocked_timeout_s=blocked_timeout_s,
         )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sarrapipe.broker.consumer import Consumer
+from sarrapipe.broker.deadletter import restored
 from sarrapipe.callbacks.base import FlowCallback, Gathered
 from sarrapipe.config.model import FlowConfig
 from sarrapipe.errors import MessageError
@@ -71,6 +72,7 @@ class GatherMessage(FlowCallback):
 
     def _received(self, delivery: Delivery) -> WorkItem:
         """Return the item of a delivery; one that cannot be decoded has its report set."""
+        delivery = restored(delivery)
         try:
             message = decode(delivery.body, delivery.headers, delivery.content_type, delivery.routing_key)
         except MessageError as error:

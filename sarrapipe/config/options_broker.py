@@ -143,6 +143,26 @@ class BrokerOptions:
         section=_SECTION,
         help="Further arguments of the queue's declaration, such as x-consumer-timeout=7200000.",
     )
+    retry_driver: str = option(
+        choice("auto", "local", "broker", disk="local"),
+        "auto",
+        sr3="local",
+        key="retry_driver",
+        section=_SECTION,
+        help="Where messages wait that are to be tried again: local, on this host, for this host; broker, in "
+        "queues beside the flow's own (name of the queue and .retry.TIME), from where any host that shares "
+        "the queue gets them; auto, blocks that are forwarded as blocks (reassemble off) at the broker if "
+        "that is also the one that is announced at, all else here. At the broker a message is never "
+        "acknowledged before its outcome; the user must be allowed to write to the default exchange "
+        "(amq.default).",
+    )
+    retry_delay: float = option(
+        duration,
+        10.0,
+        section=_SECTION,
+        help="Seconds that a message waits at the broker after its first failure (retry_driver); 8 times as "
+        "long after the second, 64 times after each further one, until retry_ttl is over.",
+    )
     tls_rigour: str = option(
         choice("lax", "normal", "strict", low="lax", medium="normal", high="strict"),
         "normal",

@@ -151,7 +151,7 @@ LATER: Final = frozenset({
     "on_stop", "on_watch", "plugin", "poll_without_vip", "pollUrl", "post_exchange_split",
     "post_exchangeSplit", "post_on_start", "post_rate_limit", "post_topic", "qos", "realpath_filter",
     "realpathFilter", "receiveMaximum", "remoteUrl", "report", "report_back", "report_broker",
-    "report_daemons", "report_exchange", "retry_driver", "retry_refilter", "retryCountMax",
+    "report_daemons", "report_exchange", "retry_refilter", "retryCountMax",
     "retryEmptyBeforeExit", "runStateThreshold_cpuSlow", "runStateThreshold_disconnected",
     "runStateThreshold_idle", "runStateThreshold_lag", "runStateThreshold_reject",
     "runStateThreshold_retry", "runStateThreshold_slow", "scheduled_hour", "scheduled_interval",

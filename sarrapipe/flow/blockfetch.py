@@ -16,10 +16,18 @@ import xxhash
 
 from sarrapipe.clock import Clock
 from sarrapipe.crashpoints import passing
-from sarrapipe.errors import Disposition, IdentityMismatch, SarrapipeError, SourceChanged
+from sarrapipe.errors import (
+    Disposition,
+    IdentityMismatch,
+    InflightDamaged,
+    SarrapipeError,
+    SourceChanged,
+)
 from sarrapipe.flow.blocks import BlockSource, block_source, is_trusted
+from sarrapipe.flow.blocksources import elsewhere, learn_version, other_versions
 from sarrapipe.flow.closing import End, next_step, pause_s
 from sarrapipe.flow.filetask import expected_method
+from sarrapipe.flow.sources import is_of_the_source
 from sarrapipe.ledger import blocks as ledger_blocks
 from sarrapipe.ledger.ledger import Decisions
 from sarrapipe.ledger.order import file_is_older
@@ -50,12 +58,16 @@ class Part:
 
     Attributes:
         number: Of the segment.
-        source: Where its bytes are.
+        source: Where its bytes are, the present one of those that have them.
         item: The message; None for a block nobody announced, fetched from a source of the whole file.
         message_id: Of the message.
         attached: Redeliveries of the message.
         running: It is being fetched.
         look_again_s: Monotonic time before which nothing is to be done about it.
+        attempts: Failures at its present source.
+        tried: URLs of sources that it could not be had from.
+        failure: Why its present source is not asked again; None while it is.
+        keeps: One of the sources may do better at another time.
         digests: While it is fetched: what is announced, the ledger's own.
     """
 
@@ -67,6 +79,9 @@ class Part:
     running: bool = False
     look_again_s: float = 0.0
     attempts: int = 0
+    tried: set[str] = field(default_factory=set)
+    failure: SarrapipeError | None = None
+    keeps: bool = False
     digests: _Digests | None = None
     token: BlockToken | None = None
 
@@ -135,6 +150,8 @@ class BlockFetch:
         self.task = task
         self.parts: dict[bytes, Part] = {}
         self.validators: dict[str, str] = {}
+        self.asked_versions: set[str] = set()
+        self.pinned: set[str] = set()
         self.claimed: list[Part] = []
         self.done: list[tuple[Part, bytes]] = []
         self.returned: list[int] = []
@@ -173,6 +190,7 @@ class BlockFetches:
         ended: Taken by the work each turn; not those of a task's own item, which the task has.
         ask_again: Items whose file is no longer under this claim; taken likewise.
         is_woken: A sibling has news: what rests is to be asked about; taken likewise.
+        lost: Own files whose row is another's now, or given up; taken likewise.
         paused_by: The error for which no new work should be taken; taken likewise.
     """
 
@@ -184,6 +202,7 @@ class BlockFetches:
         self._marked = False
         self.ended: list[Ended] = []
         self.ask_again: list[WorkItem] = []
+        self.lost: list[BlockedFile] = []
         self.paused_by: SarrapipeError | None = None
         self.is_woken = False
 
@@ -279,6 +298,7 @@ class BlockFetches:
                 offset=segment.offset,
                 length=segment.length,
                 whole_size=fetch.plan.size,
+                ranged=True,
             )
             fetch.parts[key] = Part(number, source, None, key)
             self._downloads.inflight_bytes += segment.length
@@ -390,8 +410,28 @@ class BlockFetches:
         if end is End.AGAIN:
             part.look_again_s = self._clock.monotonic_s() + pause_s(part.attempts)
             return
+        part.keeps = part.keeps or end is not End.REJECT
+        if is_of_the_source(error):
+            part.failure = error  # another source is looked for in the next transaction
+            part.look_again_s = self._clock.monotonic_s()
+        else:
+            self._give_up(fetch, part, error)
+
+    def _ask_elsewhere(self, decide: Decisions, fetch: BlockFetch, part: Part) -> bool:
+        """Turn to another source of a block; give it up where there is none left."""
+        error, part.failure = part.failure, None
+        assert error is not None
+        other = elsewhere(decide, fetch, part)
+        if other is None:
+            self._give_up(fetch, part, error)
+            return False
+        _log.warning("%s; %s is asked for block %d", error, printable(other.url), part.number)
+        part.source, part.attempts = other, 0
+        return True
+
+    def _give_up(self, fetch: BlockFetch, part: Part, error: SarrapipeError) -> None:
         self._forget(fetch, part)
-        end = End.REJECT if end is End.REJECT else End.KEEP
+        end = End.KEEP if part.keeps else End.REJECT
         self._end(fetch, part, end, Report(error.code, str(error)))
         if error.disposition is Disposition.PAUSE:
             self.paused_by = error
@@ -420,6 +460,9 @@ class BlockFetches:
                     free_streams -= self._claim(decide, fetch, part, free_streams)
 
     def _mark(self, decide: Decisions, fetch: BlockFetch) -> None:
+        for part, changed in other_versions(decide, fetch):
+            fetch.returned.append(part.number)
+            self._failed(fetch, part, changed)
         done, fetch.done = fetch.done, []
         if not done:
             return
@@ -438,10 +481,13 @@ class BlockFetches:
         """See whether siblings wrote the last blocks, or whether missing ones are to be asked of sources."""
         fetch.look_again_s = now + _ASK_AGAIN_S
         row = decide.row(fetch.claim)
-        if row is None:
-            self.remove(fetch)
+        if row is None or row.phase != ASSEMBLING:
+            self._lose(decide, fetch)
         elif not row.missing:
             self._completed(decide, fetch)
+        elif fetch.task is not None and not _is_there(fetch.file):
+            damage = InflightDamaged(f"{row.target}: the file under way was replaced or removed")
+            self._downloads.broke(fetch.task, damage)
         elif _is_overtaken(decide, row) and fetch.task is not None:
             fetch.task.part_end = Ended([fetch.task.item], End.ANEW)
         elif row.opened and not fetch.asked_sources:
@@ -469,12 +515,17 @@ class BlockFetches:
         else:
             self.announce_work()  # its owner is waiting for this
 
+    def _lose(self, decide: Decisions, fetch: BlockFetch) -> None:
+        decide.unclaim(fetch.claim, self.remove(fetch))
+        if fetch.task is not None:
+            self.lost.append(fetch.task)
+
     def _claim(self, decide: Decisions, fetch: BlockFetch, part: Part, free_streams: int) -> int:
         """Return how many streams were taken."""
         tables, claim = decide.tables, fetch.claim
         row = decide.row(claim)
         if row is None or row.phase != ASSEMBLING:
-            decide.unclaim(claim, self.remove(fetch))
+            self._lose(decide, fetch)
             return 0
         if ledger_blocks.is_written(tables, claim.generation, part.number, 1):
             self._written(fetch, part, here=False)
@@ -483,8 +534,11 @@ class BlockFetches:
             return 0
         if row.size >= 0 and row.size != fetch.plan.size:
             fetch.plan = SegmentPlan(row.size, row.segment_size)
+        if part.failure is not None and not self._ask_elsewhere(decide, fetch, part):
+            return 0
         if free_streams <= 0:
             return 0
+        learn_version(decide, fetch, part.source)
         got = decide.claim(claim, 1, first=part.number, count=1, inode=fetch.file.inode)
         if got is None or not got.numbers:
             part.look_again_s = self._clock.monotonic_s() + _ASK_AGAIN_S
@@ -526,6 +580,14 @@ class BlockFetches:
             url_is_escaped=source.url_is_escaped,
             credentials=self._downloads.credentials(source.url),
         )
+
+
+def _is_there(file: assembly.InflightFile) -> bool:
+    """Whether siblings would still find the file: one that was replaced is finished by nobody."""
+    try:
+        return file.is_there()
+    except SarrapipeError:
+        return False
 
 
 def _is_overtaken(decide: Decisions, row: FileRow) -> bool:

@@ -86,13 +86,13 @@ class BlockFile(SingleDownload):
         slot.add(Counter.FILES_UNVERIFIED)
         self._noted = f"{method},{value}"
 
-    def finish(self, size: int | None = None) -> None:
+    def finish(self, size: int | None = None, whole: int | None = None) -> None:
         """Give the inflight file its times, mode and marks.
 
         Raises:
             StorageError: The file system refused.
         """
-        super().finish(size)
+        super().finish(size, whole)
         assert self.file is not None
         self.file.finish(identity=self._noted)
 

@@ -12,8 +12,9 @@ import xxhash
 
 from sarrapipe.config.model import FlowConfig
 from sarrapipe.errors import MessageError, TooLarge
+from sarrapipe.flow.messageids import message_id
 from sarrapipe.ledger.admission import Announcement
-from sarrapipe.ledger.keys import generation_of, message_id_of
+from sarrapipe.ledger.keys import generation_of
 from sarrapipe.message import identity
 from sarrapipe.message.blocknames import block_name, root_name
 from sarrapipe.message.model import Blocks, Identity, Message
@@ -46,6 +47,7 @@ class BlockSource:
         offset: Of the block's first byte there.
         length: Bytes of the block.
         whole_size: Bytes there altogether; None where the message does not tell.
+        ranged: The whole file is there.
     """
 
     url: str
@@ -53,6 +55,7 @@ class BlockSource:
     offset: int
     length: int
     whole_size: int | None
+    ranged: bool
 
 
 def assembles(message: Message, config: FlowConfig) -> bool:
@@ -104,6 +107,7 @@ def block_source(message: Message) -> BlockSource:
         offset=blocks.offset if inplace else 0,
         length=blocks.length,
         whole_size=blocks.file_size if inplace else blocks.length,
+        ranged=inplace,
     )
 
 
@@ -156,24 +160,24 @@ def announce_block(item: WorkItem) -> Announcement:
     grid = f"blocks {blocks.count} {mark}"
     generation = generation_of(item.target, source, None, time_ns, blocks.size, grid)
     exchange = item.delivery.exchange if item.delivery is not None else ""
-    content = identity.fingerprint(message)
     size = blocks.file_size
-    ranged = blocks.method == _INPLACE and message.retrieve_path is None
+    inplace = blocks.method == _INPLACE
     return Announcement(
         target=item.target,
         generation=generation,
         fingerprint=xxhash.xxh3_128_digest(generation + blocks.number.to_bytes(8, "big")),
-        message_id=message_id_of(exchange, message.rel_path, message.pub_time, content),
+        message_id=message_id(message, exchange),
         pub_ns=message.pub_time_ns,
         mtime_ns=message.mtime_ns or 0,
         size=-1 if size is None else size,
         segment_size=blocks.size,
-        url=message.url if ranged else "",
+        url=message.url if inplace else "",
         source=source,
         first_segment=blocks.number,
         segment_count=1,
         total_segments=blocks.count,
-        ranged=ranged,
+        ranged=inplace and message.retrieve_path is None,
+        version=generation_of(item.target, source, None, time_ns, 0, f"version {mark}"),
     )
 
 

@@ -112,6 +112,7 @@ class BlockedFile(SegmentedDownload):
             IdentityMismatch: It is not the one that was announced with the blocks.
             StorageError: The file system refused.
         """
+        self.check_intact(self._size)
         announced = file_identity(self.item.message)
         if value is not None and announced is not None:
             if value != announced.value:
@@ -129,6 +130,7 @@ class BlockedFile(SegmentedDownload):
             mode=self._final_mode(),
             generation=self.claim.generation,
             size=self._size,
+            whole=self._size,
             identity=self._computed or "none",
         )
 
@@ -150,7 +152,9 @@ class BlockedFile(SegmentedDownload):
             self._size = self._destination_size()
             self._announce_whole()
         elif self.file is not None:
-            self._size = self.file.size
+            if self._size < 0:
+                self._size = self.file.size
+            self.check_intact(self._size)
         return found
 
     def _destination_size(self) -> int:

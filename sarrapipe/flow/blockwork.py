@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from sarrapipe.clock import Clock
 from sarrapipe.config.model import FlowConfig
 from sarrapipe.errors import SarrapipeError
+from sarrapipe.flow.blockfetch import Ended
 from sarrapipe.flow.blocktask import BlockedFile
 from sarrapipe.flow.closing import End, Turn
 from sarrapipe.flow.heirs import Heirs
+from sarrapipe.flow.messageids import message_id
 from sarrapipe.flow.places import Places
 from sarrapipe.flow.resting import KEEP_AFTER_S, Resting
 from sarrapipe.ledger import blocks as ledger_blocks
@@ -60,13 +62,18 @@ class BlockWork:
         self._resting = Resting(max(config.prefetch, config.batch) // 2)
         self._ask_again: list[WorkItem] = []
         self._forgotten: list[bytes] = []
+        # Messages of files that were given up since the last look, and since the one before.
+        self._given_up: set[bytes] = set()
+        self._given_up_before: set[bytes] = set()
+        self._answered: list[WorkItem] = []
 
     @property
     def items(self) -> list[WorkItem]:
         """Every item in hand here."""
         fetches = self._fetches
         ended = [item for one in fetches.ended for item in one.items]
-        return [*fetches.items, *ended, *fetches.ask_again, *self._resting, *self._ask_again]
+        waiting = [*fetches.ask_again, *self._resting, *self._ask_again]
+        return [*fetches.items, *ended, *waiting, *self._answered]
 
     @property
     def held(self) -> int:
@@ -89,7 +96,7 @@ class BlockWork:
             or self._ask_again
             or self._resting.overflows
         )
-        return bool(came or self._forgotten or fetches.quiet(self._quiet_before_s()))
+        return bool(came or self._forgotten or self._answered or fetches.quiet(self._quiet_before_s()))
 
     @property
     def paused_by(self) -> SarrapipeError | None:
@@ -115,7 +122,8 @@ class BlockWork:
         if fetch is None:
             try:
                 destination, path = self._places.find(item.target)
-                file = assembly.reopen(destination, path, claim.nonce.hex(), admission.inode or None)
+                inode = admission.inode or None
+                file = assembly.reopen(destination, path, claim.nonce.hex(), inode, claim.generation)
             except SarrapipeError as error:
                 _log.warning("cannot join %s: %s", printable(item.target), error)
                 return False
@@ -147,12 +155,13 @@ class BlockWork:
         ended, fetches.ended = fetches.ended, []
         for one in ended:
             self._dispose(one.items, one.end, one.report, turn, now_s)
-        turn.rested += self._resting.take_long(now_s)
+        turn.rested += self.still_asked(self._resting.take_long(now_s))
 
     def hand_over(self, turn: Turn) -> None:
         """Let what was settled in this turn be forgotten by whoever keeps it."""
         turn.forgotten += self._forgotten
-        self._forgotten = []
+        turn.answered += self._answered
+        self._forgotten, self._answered = [], []
 
     def _dispose(
         self, items: list[WorkItem], end: End | None, report: Report | None, turn: Turn, now_s: float
@@ -166,9 +175,10 @@ class BlockWork:
 
     def quiet(self, turn: Turn) -> list[BlockedFile]:
         """Return own files that have nothing to do here, to be parked; their items are disposed of."""
-        parked = self._fetches.quiet(self._quiet_before_s())
+        lost, self._fetches.lost = self._fetches.lost, []
+        parked = lost + self._fetches.quiet(self._quiet_before_s())
         for task in parked:
-            end = task.part_end
+            end = Ended([task.item], End.ANEW) if task in lost else task.part_end
             if end is None or end.end is None:
                 turn.rested.append(task.item)
             elif end.end is End.ANEW:
@@ -176,6 +186,11 @@ class BlockWork:
             else:
                 self._dispose([task.item], end.end, end.report, turn, 0.0)
         return parked
+
+    def parked(self, decide: Decisions, generation: bytes) -> None:
+        """A file is parked: keep no row of which nothing is worth keeping, in the way of better messages."""
+        if ledger_blocks.is_untouched(decide.tables, generation):
+            self._heirs.inherit_orphan(generation)
 
     def settled(self, closed: Closed) -> None:
         """The messages of all blocks of a file are answered."""
@@ -193,8 +208,8 @@ class BlockWork:
 
     def stop(self, decide: Decisions) -> list[WorkItem]:
         """Give up what is under way; return the items in hand."""
-        items = self._resting.take_all() + self._ask_again + self._fetches.stop(decide)
-        self._ask_again = []
+        items = self._resting.take_all() + self._ask_again + self._answered + self._fetches.stop(decide)
+        self._ask_again, self._answered = [], []
         return items
 
     def look_for_incomplete(self) -> int:
@@ -203,6 +218,7 @@ class BlockWork:
         Returns:
             How many messages were given up.
         """
+        self._given_up_before, self._given_up = self._given_up, set()
         before_ns = self._clock.wall_ns() - int(self._config.block_timeout * 1e9)
         with self._ledger.view() as view:
             if not view.incomplete(before_ns):
@@ -219,6 +235,19 @@ class BlockWork:
                         abandoned, messages = answer
                         self._heirs.inherit_abandoned(abandoned)
                         self._forgotten += messages
+                        self._given_up.update(messages)
                         given_up += len(messages)
                         _log.error("given up: %s: %d blocks did not come", name, work.row.missing)
         return given_up
+
+    def still_asked(self, items: list[WorkItem]) -> list[WorkItem]:
+        """Return items less those that were answered when their file was given up: nothing begins anew."""
+        answered = self._given_up | self._given_up_before
+        if not answered:
+            return items
+        asked: list[WorkItem] = []
+        for item in items:
+            exchange = item.delivery.exchange if item.delivery is not None else ""
+            is_answered = message_id(item.message, exchange) in answered
+            (self._answered if is_answered else asked).append(item)
+        return asked

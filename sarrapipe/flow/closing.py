@@ -17,11 +17,15 @@ import enum
 from dataclasses import dataclass, field
 from typing import Final
 
-from sarrapipe.errors import Disposition, IdentityMismatch, SarrapipeError, SourceGone
+from sarrapipe.errors import Disposition, IdentityMismatch, MessageError, SarrapipeError, SourceGone
+from sarrapipe.ledger.admission import Admission, Admit
 from sarrapipe.ledger.records import Claim
 from sarrapipe.message.worklist import Report, WorkItem, Worklist
 
-__all__ = ["Closing", "End", "Turn", "next_step", "pause_s"]
+__all__ = ["OVERTAKEN", "Closing", "End", "Turn", "next_step", "pause_s", "refusal"]
+
+_DUPLICATE: Final = 304
+OVERTAKEN: Final = 406
 
 _FIRST_PAUSE_S: Final = 0.2
 """Between the first attempt and the second; each further pause is twice as long. A server that restarts, or a
@@ -116,3 +120,19 @@ def next_step(
 def pause_s(attempts: int) -> float:
     """Return how long to wait after so many failed attempts."""
     return min(_FIRST_PAUSE_S * 2.0 ** min(attempts - 1, 10), _LAST_PAUSE_S)
+
+
+def refusal(item: WorkItem, admission: Admission) -> Report | None:
+    """Return the report of a message that the ledger does not admit; None if it does, or let it wait.
+
+    Args:
+        item: The message's.
+        admission: What the ledger answered.
+    """
+    if admission.outcome is Admit.DUPLICATE:
+        return Report(_DUPLICATE, "the same content was announced before")
+    if admission.outcome is Admit.OVERTAKEN:
+        return Report(OVERTAKEN, "a newer version, or a later removal, was applied")
+    if admission.outcome is Admit.CONTRADICTS:
+        return Report(MessageError.code, f"{item.message.rel_path}: {admission.contradiction}")
+    return None

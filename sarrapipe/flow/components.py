@@ -28,6 +28,7 @@ from sarrapipe.callbacks.gather_message import GatherMessage
 from sarrapipe.callbacks.loader import load_configured
 from sarrapipe.clock import SYSTEM_CLOCK, Clock
 from sarrapipe.config.model import FlowConfig
+from sarrapipe.flow.brokerretry import BrokerRetry, queues_of, uses_broker
 from sarrapipe.flow.brokers import endpoint, exchange_specs, queue_spec
 from sarrapipe.flow.brokerwatch import BrokerWatch
 from sarrapipe.flow.filter import Filter
@@ -208,6 +209,7 @@ class _Assembler:
             outlet=self._outlet(publisher),
             settlement=settlement,
             kept=kept,
+            retries=self._retries(consumers),
             housekeeping=housekeeping,
             intake=intake,
             tally=tally,
@@ -251,6 +253,25 @@ class _Assembler:
             )
             for subscription in config.subscriptions
         ]
+
+    def _retries(self, consumers: list[Consumer]) -> BrokerRetry | None:
+        """Let failed messages wait at the broker, where they do."""
+        config = self._config
+        if not uses_broker(config):
+            return None
+        outlets = [
+            (
+                consumer,
+                self._broker.publisher(
+                    endpoint(config, subscription.broker, self._place.instance),
+                    config.publish_window,
+                    queues=queues_of(config, subscription.queue_name),
+                    mandatory=True,
+                ),
+            )
+            for consumer, subscription in zip(consumers, config.subscriptions, strict=True)
+        ]
+        return BrokerRetry(config, outlets, self._broker, self._clock)
 
     def _former(self) -> list[FormerQueue]:
         """Read what earlier configurations have left in their queues; one instance does it."""
@@ -330,7 +351,7 @@ class _Assembler:
             self.closing.callback(staged.close)
             staged.attach(engine)
             self._ring = staged.ring
-        downloads = Downloads(config, engine, places, segments, self._slot, staged)
+        downloads = Downloads(config, engine, places, segments, self._slot, staged, ledger.digests)
         durability = None
         if config.durability == "host":
             durability = Durability(places, ledger.sync, self._wake.set)

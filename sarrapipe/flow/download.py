@@ -8,7 +8,7 @@ broke. Files of several segments are in `segmented`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -59,6 +59,7 @@ class Downloads:
         segments: Files of several segments, of this instance and of its siblings.
         slot: Counters.
         staged: What goes through shared memory; None where nothing does.
+        digests: Gives those of the segments of a file under way, as they were written.
 
     Attributes:
         sends: Requests to the server that files are sent to; None where they are put in place here.
@@ -73,6 +74,7 @@ class Downloads:
         segments: Segments,
         slot: Slot,
         staged: StagedWrites | None = None,
+        digests: Callable[[bytes], Mapping[int, bytes]] = lambda _generation: {},
     ) -> None:
         self.config = config
         self.engine = engine
@@ -80,6 +82,7 @@ class Downloads:
         self.slot = slot
         self.segments = segments
         self.staged = staged
+        self.digests = digests
         self._requests: deque[Request] = deque()
         self._ready: list[Task] = []
         self._broken: list[Task] = []
@@ -342,7 +345,7 @@ class SingleDownload(FileTask):
     def _complete(self, size: int) -> None:
         self.check_size(size)
         self.check_identity(None if self.hasher is None else self.hasher.value())
-        self.finish(size if self._dirty else None)
+        self.finish(size if self._dirty else None, size)
 
     @property
     def keeps_progress(self) -> bool:

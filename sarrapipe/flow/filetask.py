@@ -7,10 +7,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from sarrapipe.crashpoints import passing
-from sarrapipe.errors import AlreadyThere, StorageError
+from sarrapipe.errors import AlreadyThere, InflightDamaged
 from sarrapipe.flow.content import ContentTask, expected_method
 from sarrapipe.flow.task import Placed
 from sarrapipe.ledger.admission import Admission, Announcement
+from sarrapipe.log import get_logger, printable
 from sarrapipe.message import identity
 from sarrapipe.message.worklist import WorkItem
 from sarrapipe.segment import assembly
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from sarrapipe.flow.download import Downloads
 
 __all__ = ["FileTask", "expected_method"]
+
+_log = get_logger(__name__)
 
 _FILE_MODE: Final = 0o644
 
@@ -62,6 +65,8 @@ class FileTask(ContentTask):
             assert self.file is not None
             return self.file
         file = assembly.create(self._destination, self._path, self.nonce, self._creation_mode())
+        if self.in_segments:
+            assembly.mark_under_way(file)
         passing("inflight_made")
         self.resumes = True
         self.file = file
@@ -73,18 +78,27 @@ class FileTask(ContentTask):
 
         Returns:
             False if it is not there: its maker died before making it, or somebody removed it. Whatever bears
-            its name is not it, and is removed.
+            its name is not it, is removed and counted.
 
         Raises:
             StorageError: The file system refused.
         """
-        file = assembly.reopen(self._destination, self._path, self.nonce, self.inode or None)
+        file = self._open_again()
         if file is None:
-            assembly.discard(self._destination, self._path, self.nonce)
+            planted = assembly.discard(self._destination, self._path, self.nonce)
+            if planted or self.inode:
+                damage = InflightDamaged(f"{self.target}: what was under way was replaced or removed")
+                self.downloads.slot.count_error(damage)
+                _log.warning("%s; it is fetched anew", printable(str(damage)))
+            self.inode = 0
             return False
         self.file = file
         self.inode = file.inode
         return True
+
+    def _open_again(self) -> assembly.InflightFile | None:
+        generation = self.claim.generation if self.in_segments else None
+        return assembly.reopen(self._destination, self._path, self.nonce, self.inode or None, generation)
 
     def refuse_if_there(self) -> None:
         """With `overwrite off`, leave a file whose bytes are the announced ones alone.
@@ -109,10 +123,15 @@ class FileTask(ContentTask):
         mode = self._final_mode()
         return _FILE_MODE if mode is None else mode
 
-    def finish(self, size: int | None = None) -> None:
+    def finish(self, size: int | None = None, whole: int | None = None) -> None:
         """Give the verified inflight file its times, mode and mark.
 
+        Args:
+            size: Cut it to this; None if nothing can be behind what was written.
+            whole: Bytes that were written.
+
         Raises:
+            InflightDamaged: It is shorter than what was written.
             StorageError: The file system refused.
         """
         assert self.file is not None
@@ -124,6 +143,7 @@ class FileTask(ContentTask):
             mode=self._final_mode(),
             generation=self.claim.generation,
             size=size,
+            whole=whole,
         )
 
     def place(self) -> None:
@@ -136,7 +156,7 @@ class FileTask(ContentTask):
         if self.file is None and not self.reopen_file():
             if self.placed() is Placed.DONE:
                 return
-            raise StorageError(f"{self.target}: what was under way is gone")
+            raise InflightDamaged(f"{self.target}: what was under way is gone")
         assert self.file is not None
         assembly.publish(self.file)
         self.file = None
@@ -172,8 +192,10 @@ class FileTask(ContentTask):
         """Look for our file under its final and its inflight name; open it where it is still inflight."""
         if assembly.is_ours(self._destination, self._path, self.inode, self.claim.generation):
             return Placed.DONE
-        found = assembly.reopen(self._destination, self._path, self.nonce, self.inode or None)
+        found = self._open_again()
         if found is None:
             return Placed.GONE
         self.file = found
+        if self.size_is_binding and self.announcement.size >= 0:
+            found.whole = self.announcement.size
         return Placed.INFLIGHT

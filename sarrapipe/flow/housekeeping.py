@@ -15,6 +15,7 @@ from sarrapipe.callbacks.chain import CallbackChain
 from sarrapipe.clock import Clock
 from sarrapipe.config.model import FlowConfig
 from sarrapipe.errors import NoSpace, SarrapipeError
+from sarrapipe.flow.brokerretry import waits_at_broker
 from sarrapipe.flow.brokerwatch import BrokerWatch
 from sarrapipe.flow.intake import Intake, Reason
 from sarrapipe.flow.settle import Settlement
@@ -157,7 +158,11 @@ class Housekeeping:
             self._tally.slot.set_phase(Phase.RUNNING)
             _log.warning("there is room again: work goes on")
         old = work.held_since(now - self._keep_early_after_s)
-        early = [item for item in old if item.kept is None and item.delivery is not None]
+        early = [
+            item
+            for item in old
+            if item.kept is None and item.delivery is not None and not waits_at_broker(item, self._config)
+        ]
         if early:
             self._keep_early(early)
         self._tally.slot.set(Counter.GAUGE_INFLIGHT_MESSAGES, work.held)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
+import stat
 from collections.abc import Collection
 
 import xxhash
@@ -107,9 +109,13 @@ class Places:
 
 def _unlink_if_old(name: str, directory: int, before_ns: int) -> bool:
     try:
-        if os.stat(name, dir_fd=directory, follow_symlinks=False).st_ctime_ns >= before_ns:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if found.st_ctime_ns >= before_ns:
             return False
-        os.unlink(name, dir_fd=directory)
+        if stat.S_ISDIR(found.st_mode):  # planted: this flow makes none here
+            shutil.rmtree(name, dir_fd=directory)
+        else:
+            os.unlink(name, dir_fd=directory)
     except OSError:
         return False  # somebody else removed it, or it will be tried again
     return True

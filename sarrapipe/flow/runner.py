@@ -18,6 +18,7 @@ from sarrapipe.clock import Clock
 from sarrapipe.config.model import FlowConfig
 from sarrapipe.crashpoints import passing
 from sarrapipe.errors import NoSpace, SarrapipeError
+from sarrapipe.flow.brokerretry import BrokerRetry
 from sarrapipe.flow.closing import Turn
 from sarrapipe.flow.filter import Filter
 from sarrapipe.flow.housekeeping import Housekeeping
@@ -30,6 +31,7 @@ from sarrapipe.flow.tally import Tally
 from sarrapipe.flow.work import Work
 from sarrapipe.ledger.kept import KeptMessage, KeptStore
 from sarrapipe.log import get_logger, printable
+from sarrapipe.message.codec import told_path
 from sarrapipe.message.worklist import Delivery, WorkItem, Worklist
 
 __all__ = ["Flow", "Parts", "Source"]
@@ -67,6 +69,7 @@ class Parts:
         outlet: Where they are announced; None where they are not (subscribe).
         settlement: Acknowledges and keeps.
         kept: Messages to be tried again; None for a flow that receives nothing.
+        retries: Lets messages wait at the broker; None where none do.
         housekeeping: What is done now and then.
         intake: Whether messages are taken.
         tally: Counters.
@@ -83,6 +86,7 @@ class Parts:
     outlet: Outlet | None
     settlement: Settlement
     kept: KeptStore | None
+    retries: BrokerRetry | None
     housekeeping: Housekeeping
     intake: Intake
     tally: Tally
@@ -124,7 +128,8 @@ class Flow:
         parts = self._parts
         working = self._confirmed or (parts.work is not None and parts.work.held)
         announcing = parts.outlet is not None and (parts.outlet.outstanding or parts.outlet.backlog)
-        return bool(working or announcing or parts.chain.busy)
+        deferring = parts.retries is not None and parts.retries.held
+        return bool(working or announcing or deferring or parts.chain.busy)
 
     def stop(self) -> None:
         """Take no new items; go on with those in hand."""
@@ -222,9 +227,10 @@ class Flow:
             delivery = item.delivery
             assert delivery is not None
             _log.warning(
-                "malformed message from exchange %s, topic %s: %s; it is dropped",
+                "malformed message from exchange %s, topic %s, relPath %s: %s; it is dropped",
                 delivery.exchange,
                 printable(delivery.routing_key),
+                printable(told_path(delivery.body)),
                 item.report.message if item.report is not None else "",
             )
         self._parts.tally.malformed(items)
@@ -240,7 +246,7 @@ class Flow:
             if not self._bytes_allow(parts.work.inflight_bytes):
                 return 0
             room = min(room, max(self._config.prefetch, self._config.batch) - parts.work.held)
-        return room
+        return room if parts.retries is None else room - parts.retries.held
 
     def _bytes_allow(self, inflight_bytes: int) -> bool:
         """Follow the bytes under way: from half of what is allowed on, other instances get the messages."""
@@ -358,6 +364,8 @@ class Flow:
 
     def _collect_outcomes(self) -> None:
         parts = self._parts
+        if parts.retries is not None:
+            parts.settlement.acknowledged += parts.retries.collect(parts.tally.error)
         for worklist in parts.chain.completed("after_post"):
             self._confirmed += worklist
         if parts.outlet is None:
@@ -391,6 +399,8 @@ class Flow:
     def _keep(self, items: list[WorkItem]) -> None:
         """Let items be tried again later."""
         parts = self._parts
+        if parts.retries is not None:
+            items = self._defer(parts.retries, items)
         parts.tally.failed(items)
         for item in items:
             why = item.report.message if item.report is not None else "by a callback"
@@ -406,6 +416,20 @@ class Flow:
         except NoSpace as error:
             parts.housekeeping.pause(error)
             self._give_back(items)
+
+    def _defer(self, retries: BrokerRetry, items: list[WorkItem]) -> list[WorkItem]:
+        """Let items wait at the broker that do, and return the others."""
+        parts = self._parts
+        deferred = retries.defer(items)
+        parts.tally.deferred(deferred.waiting)
+        for item in items:
+            if item not in deferred.kept:
+                why = item.report.message if item.report is not None else "by a callback"
+                end = "given up after retry_ttl" if item in deferred.expired else "it waits at the broker"
+                _log.warning("failed %s: %s; %s", printable(item.message.get("relPath")), why, end)
+        parts.tally.expired(len(deferred.expired))
+        parts.settlement.answer(deferred.expired)
+        return deferred.kept
 
     def _rest(self, items: list[WorkItem]) -> None:
         """Keep blocks that wait for others."""

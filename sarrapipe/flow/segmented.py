@@ -21,13 +21,19 @@ import xxhash
 
 from sarrapipe.clock import Clock
 from sarrapipe.crashpoints import passing
-from sarrapipe.errors import IdentityMismatch, RangeNotHonoured, SarrapipeError, SourceChanged
+from sarrapipe.errors import (
+    IdentityMismatch,
+    InflightDamaged,
+    RangeNotHonoured,
+    SarrapipeError,
+    SourceChanged,
+)
 from sarrapipe.flow.closing import pause_s
 from sarrapipe.flow.fetch import Fetch, Token, changed_version
 from sarrapipe.flow.filetask import FileTask, expected_method
 from sarrapipe.flow.sources import Source, Sources, is_transient
 from sarrapipe.flow.straggling import Scratch
-from sarrapipe.flow.task import ALONE
+from sarrapipe.flow.task import ALONE, Placed
 from sarrapipe.flow.verify import Verification, Verifier
 from sarrapipe.flow.watch import Watch
 from sarrapipe.ledger.admission import Admission, Announcement
@@ -37,6 +43,7 @@ from sarrapipe.ledger.segments import Work
 from sarrapipe.log import get_logger, printable
 from sarrapipe.message.worklist import WorkItem
 from sarrapipe.segment import assembly
+from sarrapipe.segment.damage import check_intact
 from sarrapipe.segment.plan import SegmentPlan
 from sarrapipe.shm.slots import Counter
 from sarrapipe.transfer.base import RangeDone, RangeRead
@@ -112,7 +119,27 @@ class SegmentedDownload(FileTask):
     @property
     def keeps_progress(self) -> bool:
         """Segments that were verified are kept, unless the file as a whole turned out to be wrong."""
-        return not isinstance(self.error, IdentityMismatch | SourceChanged)
+        return not isinstance(self.error, IdentityMismatch | SourceChanged | InflightDamaged)
+
+    def check_intact(self, size: int) -> None:
+        """Refuse a file that is whole by the ledger and was cut by somebody meanwhile.
+
+        Args:
+            size: Of the whole file.
+
+        Raises:
+            InflightDamaged: Something is missing.
+        """
+        assert self.file is not None
+        plan = SegmentPlan(size, self.announcement.segment_size)
+        check_intact(self.file, plan, lambda: self.downloads.digests(self.claim.generation))
+
+    def placed(self) -> Placed:
+        """Look for our file; one that is still inflight has to be whole."""
+        found = super().placed()
+        if found is Placed.INFLIGHT:
+            self.check_intact(self.announcement.size)
+        return found
 
     def hashed(self, value: str | None, error: SarrapipeError | None) -> None:
         """Take the digest over the whole file, or why there is none."""
@@ -126,6 +153,7 @@ class SegmentedDownload(FileTask):
             IdentityMismatch: It is not the announced one.
             StorageError: The file system refused.
         """
+        self.check_intact(self.announcement.size)
         self.check_size(self.announcement.size)
         try:
             self.check_identity(value)
@@ -133,7 +161,8 @@ class SegmentedDownload(FileTask):
             # Which of several sources is wrong nobody knows: each is tried by itself.
             self.item[ALONE] = True
             raise
-        self.finish(self.announcement.size if self._is_in_place else None)
+        size = self.announcement.size
+        self.finish(size if self._is_in_place else None, size)
 
     def tokens(self) -> Sequence[object]:
         """Return the tokens of its transfers, which end here."""
@@ -522,7 +551,8 @@ class Segments:
             return None  # its owner has not made the file yet: it will announce the work again
         try:
             destination, path = self.downloads.places.find(row.target)
-            file = assembly.reopen(destination, path, work.claim.nonce.hex(), row.inode)
+            nonce, generation = work.claim.nonce.hex(), work.claim.generation
+            file = assembly.reopen(destination, path, nonce, row.inode, generation)
         except SarrapipeError as error:
             _log.warning("cannot help with %s: %s", row.target, error)
             return None

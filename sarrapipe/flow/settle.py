@@ -13,9 +13,9 @@ from typing import Final, Protocol
 
 from sarrapipe.clock import Clock
 from sarrapipe.crashpoints import passing
+from sarrapipe.flow.messageids import message_id
 from sarrapipe.ledger.kept import KeptMessage, KeptStore, backoff_s
-from sarrapipe.ledger.keys import message_id_of
-from sarrapipe.message import codec_v03, identity
+from sarrapipe.message import codec_v03
 from sarrapipe.message.model import Message
 from sarrapipe.message.worklist import Delivery, WorkItem
 
@@ -190,11 +190,8 @@ def _why(item: WorkItem) -> str:
 def _entry(item: WorkItem) -> KeptMessage:
     delivery = item.delivery
     assert delivery is not None
-    message = item.message
-    content = identity.fingerprint(message)
-    key = message_id_of(delivery.exchange, message.rel_path, message.pub_time, content)
     return KeptMessage(
-        key,
+        message_id(item.message, delivery.exchange),
         delivery.body,
         dict(delivery.headers),
         delivery.content_type,

@@ -82,6 +82,11 @@ class Tally:
         self.slot.add(Counter.MESSAGES_FAILED, len(items))
         self.slot.add(Counter.MESSAGES_KEPT, sum(item.kept is None for item in items))
 
+    def deferred(self, count: int) -> None:
+        """Count what waits at the broker to be tried again, by whomever."""
+        self.slot.add(Counter.MESSAGES_FAILED, count)
+        self.slot.add(Counter.MESSAGES_REQUEUED, count)
+
     def retried(self, count: int) -> None:
         """Count what is tried again now."""
         self.slot.add(Counter.MESSAGES_RETRIED, count)

@@ -20,10 +20,11 @@ from typing import Final
 from sarrapipe.config.model import FlowConfig
 from sarrapipe.errors import SarrapipeError
 from sarrapipe.flow.blocks import version_of
+from sarrapipe.flow.messageids import message_id
 from sarrapipe.flow.places import flow_mark
 from sarrapipe.ledger.admission import Admission, Announcement
 from sarrapipe.ledger.completion import Standing
-from sarrapipe.ledger.keys import generation_of, message_id_of, seen_key
+from sarrapipe.ledger.keys import generation_of, seen_key
 from sarrapipe.ledger.records import Claim
 from sarrapipe.message import identity
 from sarrapipe.message.worklist import WorkItem
@@ -167,7 +168,6 @@ def announce(item: WorkItem, config: FlowConfig, segment_bytes: int) -> Announce
     mtime_ns = message.mtime_ns or 0
     content = identity.fingerprint(message)
     exchange = item.delivery.exchange if item.delivery is not None else ""
-    rel_path = message.rel_path
     wire_identity = message.identity
     whole = f"{wire_identity.method},{wire_identity.value}" if wire_identity is not None else content.hex()
     source = message.source or ""
@@ -180,7 +180,7 @@ def announce(item: WorkItem, config: FlowConfig, segment_bytes: int) -> Announce
         target=item.target,
         generation=generation_of(item.target, source, size, mtime_ns or pub_ns, segment_bytes, whole),
         fingerprint=seen_key(content, compared),
-        message_id=message_id_of(exchange, rel_path, message.pub_time, content),
+        message_id=message_id(message, exchange),
         pub_ns=pub_ns,
         mtime_ns=mtime_ns,
         size=-1 if size is None else size,

@@ -13,6 +13,7 @@ from sarrapipe.callbacks.base import FlowCallback
 from sarrapipe.callbacks.loader import load_configured
 from sarrapipe.config.model import FlowConfig
 from sarrapipe.errors import CallbackError
+from sarrapipe.flow.brokerretry import queues_of
 from sarrapipe.flow.brokers import endpoint, exchange_specs, queue_spec
 
 __all__ = [
@@ -53,7 +54,7 @@ def declare_flow(config: FlowConfig) -> list[Declared]:
     for subscription in config.subscriptions:
         declared += declare_topology(
             endpoint(config, subscription.broker),
-            [queue_spec(config, subscription)],
+            [queue_spec(config, subscription), *queues_of(config, subscription.queue_name)],
             state_path=bindings_file(config),
         )
     _call(callbacks, "on_declare")
@@ -120,7 +121,8 @@ def cleanup_flow(config: FlowConfig) -> list[CleanedUp]:
     result = []
     for subscription in config.subscriptions:
         place = endpoint(config, subscription.broker)
-        removed = cleanup(place, [subscription.queue_name], state_path=bindings_file(config))
+        names = [subscription.queue_name, *(one.name for one in queues_of(config, subscription.queue_name))]
+        removed = cleanup(place, names, state_path=bindings_file(config))
         result.append(CleanedUp(place.key, removed))
     for place, name in former_queues(config):
         result.append(CleanedUp(place.key, cleanup(place, [name], state_path=bindings_file(config))))

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from sarrapipe.errors import SarrapipeError, StorageError
+from sarrapipe.errors import InflightDamaged, SarrapipeError, StorageError
 from sarrapipe.message import identity
 
 __all__ = ["Hashed", "Verification", "Verifier"]
@@ -166,7 +166,7 @@ class Verifier:
             verification.error = StorageError(f"reading back for verification: {error.strerror}")
             return
         if got == 0:
-            verification.error = StorageError("the inflight file became shorter while it was verified")
+            verification.error = InflightDamaged("a file under way became shorter while it was verified")
             return
         verification.hasher.update(view[:got])
         verification.hashed += got

@@ -17,10 +17,10 @@ from typing import Final
 from sarrapipe.clock import Clock
 from sarrapipe.config.model import FlowConfig
 from sarrapipe.crashpoints import passing
-from sarrapipe.errors import Disposition, SarrapipeError
+from sarrapipe.errors import Disposition, InflightDamaged, MessageError, SarrapipeError
 from sarrapipe.flow.blocks import announce_block, assembles
 from sarrapipe.flow.blockwork import BlockWork
-from sarrapipe.flow.closing import Closing, End, Turn, next_step, pause_s
+from sarrapipe.flow.closing import OVERTAKEN, Closing, End, Turn, next_step, pause_s, refusal
 from sarrapipe.flow.download import IN_ONE_PIECE, Downloads
 from sarrapipe.flow.durability import Durability
 from sarrapipe.flow.handover import Handover
@@ -47,9 +47,6 @@ _log = get_logger(__name__)
 
 _ASK_AGAIN_S: Final = 1.0
 """How often an item that waits for another process is asked about (design of the ledger, step 1)."""
-
-_DUPLICATE: Final = 304
-_OVERTAKEN: Final = 406
 
 
 class Work:
@@ -277,6 +274,7 @@ class Work:
             self._downloads.decide(decide)
             for quiet in self._blocks.quiet(turn):
                 self._park(decide, quiet)
+                self._blocks.parked(decide, quiet.claim.generation)
             for task, there in zip(ready, standing, strict=True):
                 again = partial(look_at, task.target, self._config)
                 commits.append(decide.commit(task.claim, task.inode, there, again))
@@ -295,7 +293,7 @@ class Work:
 
     def _prepare(self, turn: Turn) -> tuple[list[RemovalTask], list[tuple[WorkItem, Announcement]]]:
         """Work out what to ask the ledger; a message that makes no sense goes no further."""
-        incoming, self._incoming = self._incoming, []
+        incoming, self._incoming = self._blocks.still_asked(self._incoming), []
         removals = []
         announced = []
         for item in incoming:
@@ -391,10 +389,10 @@ class Work:
             self._handover.answered([item])
         elif outcome in (Admit.DUPLICATE, Admit.OVERTAKEN) and (rename := fetched_rename(item)) is not None:
             self._handover.placed(rename)
-        elif outcome is Admit.DUPLICATE:
-            turn.worklist.reject(item, _DUPLICATE, "the same content was announced before")
-        elif outcome is Admit.OVERTAKEN:
-            turn.worklist.reject(item, _OVERTAKEN, "a newer version, or a later removal, was applied")
+        elif (report := refusal(item, admission)) is not None:
+            if outcome is Admit.CONTRADICTS:
+                self._count_error(MessageError(report.message))
+            turn.worklist.reject(item, report.code, report.message)
         else:
             if outcome is Admit.FURTHER and admission.claim is not None:
                 self._downloads.segments.further_source(admission.claim.generation)
@@ -479,7 +477,7 @@ class Work:
             self._place(task)
         elif outcome is Commit.DISCARDED:
             self._downloads.slot.add(Counter.FILES_DISCARDED)
-            report = Report(_OVERTAKEN, "a newer version was applied meanwhile")
+            report = Report(OVERTAKEN, "a newer version was applied meanwhile")
             # A rename is asked about again: it is announced although its new name holds something newer.
             end = End.REJECT if fetched_rename(task.item) is None else End.ANEW
             self._discard(task, end, report)
@@ -522,12 +520,15 @@ class Work:
             self._handover.placed(task)
 
     def _discard(self, task: Task, end: End, report: Report) -> None:
+        self._clear_away(task)
+        self._closing.append(Closing(claim=task.claim, items=task.items, end=end, report=report))
+
+    def _clear_away(self, task: Task) -> None:
         try:
             task.discard()
         except SarrapipeError as error:
             # What cannot be unlinked now is litter that the ledger no longer knows: housekeeping finds it.
             _log.warning("what was under way for %s stays behind for now: %s", task.target, error)
-        self._closing.append(Closing(claim=task.claim, items=task.items, end=end, report=report))
 
     def _fail(self, task: Task) -> None:
         """Decide what becomes of a task that met an error."""
@@ -547,7 +548,11 @@ class Work:
             keeps=task.keeps_progress and not task.is_committed,
         )
         report = Report(error.code, str(error))
-        if end is End.AGAIN:
+        if isinstance(error, InflightDamaged) and item.attempts < self._config.attempts:
+            _log.warning("%s; it is fetched anew", error)
+            self._clear_away(task)
+            self._gone.append(task)
+        elif end is End.AGAIN:
             self._pausing.add(task, self._clock.monotonic_s() + pause_s(item.attempts))
         elif end is End.PARK:
             task.release()

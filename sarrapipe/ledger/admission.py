@@ -51,6 +51,8 @@ class Admit(enum.Enum):
     """This very message was settled before: acknowledge."""
     DUPLICATE = "duplicate"
     """304: the same content was settled within `nodupe_ttl`: acknowledge."""
+    CONTRADICTS = "contradicts"
+    """417: a block whose message says something else of its file than another of the same version."""
     OVERTAKEN = "overtaken"
     """406: a newer version or a later removal was applied: acknowledge."""
 
@@ -84,6 +86,8 @@ class Announcement(NamedTuple):
     """The source of a block holds the whole file, and serves any range of it."""
     alone: bool = False
     """No further source is to be recorded: with one the bytes were not what was announced."""
+    version: bytes = b""
+    """What all blocks of one version of a file share, however it is cut."""
 
 
 class Admission(NamedTuple):
@@ -101,6 +105,8 @@ class Admission(NamedTuple):
     """Of a row COMMITTED already: its announcement carries this pubTime (see `completion.Committed`)."""
     segment_size: int = 0
     """Of the row taken over: it was cut by what its first owner knew of the source."""
+    contradiction: str = ""
+    """Which field says something else (`CONTRADICTS`)."""
 
 
 _ANSWERED: Final = Admission(Admit.ANSWERED)
@@ -118,6 +124,8 @@ def admit(tables: Tables, a: Announcement, nonce: bytes, me: int, now_ns: int) -
         me: The caller's incarnation.
         now_ns: Wall time.
     """
+    if a.segment_count and (contradicted := _contradicted(tables, a)) is not None:
+        return contradicted
     record = tables.get_path(a.target)
     entry = tables.get_seen(a.fingerprint)
     if entry is not None:
@@ -143,6 +151,48 @@ def admit(tables: Tables, a: Announcement, nonce: bytes, me: int, now_ns: int) -
     return _start(tables, a, nonce, me, now_ns)
 
 
+def _contradicted(tables: Tables, a: Announcement) -> Admission | None:
+    """Answer a block's message that says something else of its file than another of the same version.
+
+    What was said of a block that is written holds: its source has confirmed it. While nothing is written the
+    message waits: the one that came first may be the wrong one, as its transfer will tell. A file that is
+    announced once more, later and cut otherwise, begins anew: the first that is whole is put in place.
+    """
+    row = tables.get_file(a.generation)
+    if row is not None:
+        return _judged(row, _other_size(a, row))
+    for _, other in tables.files() if a.version else ():
+        if other.version == a.version and other.target == a.target:
+            answer = _judged(other, _other_size(a, other) or _other_cut(a, other))
+            if answer is not None:
+                return answer
+    return None
+
+
+def _judged(row: FileRow, contradiction: str) -> Admission | None:
+    if not contradiction:
+        return None
+    if row.missing == row.segment_count or row.phase == DISCARDED:
+        return Admission(Admit.WAIT, None, row.phase, row.owner)
+    return Admission(Admit.CONTRADICTS, contradiction=contradiction)
+
+
+def _other_cut(a: Announcement, row: FileRow) -> str:
+    if a.pub_ns > row.pub_ns:
+        return ""
+    if a.segment_size != row.segment_size:
+        return f"blocks.size: {a.segment_size} bytes, another block said {row.segment_size}"
+    if a.total_segments != row.segment_count:
+        return f"blocks.count: {a.total_segments}, another block said {row.segment_count}"
+    return ""
+
+
+def _other_size(a: Announcement, row: FileRow) -> str:
+    if a.size < 0 or row.size < 0 or a.size == row.size:
+        return ""
+    return f"blocks: a file of {a.size} bytes, another block said {row.size}"
+
+
 def _start(tables: Tables, a: Announcement, nonce: bytes, me: int, now_ns: int) -> Admission:
     count = -(-a.size // a.segment_size) if a.segment_size and a.size > a.segment_size else 1
     blocks = a.segment_count > 0
@@ -151,6 +201,7 @@ def _start(tables: Tables, a: Announcement, nonce: bytes, me: int, now_ns: int) 
     row = FileRow(
         a.target, ASSEMBLING, me, nonce, 0, a.size, a.segment_size, count, count, 0, blocks,
         a.mtime_ns, a.pub_ns, a.fingerprint, a.message_id, a.url, a.source, "", 0, now_ns, alone=a.alone,
+        version=a.version,
     )  # fmt: skip
     if blocks:
         row = _add_message(tables, a, a.generation, row, me, now_ns)

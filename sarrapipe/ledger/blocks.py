@@ -25,6 +25,7 @@ __all__ = [
     "incomplete",
     "is_fetched_by_somebody",
     "is_hopeless",
+    "is_untouched",
     "is_written",
     "open_rest",
     "ranged_sources",
@@ -40,17 +41,19 @@ def is_written(tables: Tables, generation: bytes, first: int, count: int) -> boo
     return True
 
 
-def incomplete(tables: Tables, before_ns: int) -> list[Work]:
-    """Return files announced in blocks of which no new block came since, and that nobody works on.
+def incomplete(tables: Tables, before_ns: int, me: int) -> list[Work]:
+    """Return files announced in blocks of which no new block came since, and that no sibling owns.
 
     Args:
         tables: An open transaction.
         before_ns: Wall time.
+        me: The caller's incarnation: blocks that rest are asked about so often that a file of many hardly
+            ever is nobody's.
     """
     found = []
     for generation, row in tables.files():
         waits = row.blocks and row.phase == ASSEMBLING and row.missing and row.announced_ns < before_ns
-        if waits and not tables.is_alive(row.owner):
+        if waits and (row.owner == me or not tables.is_alive(row.owner)):
             found.append(Work(Claim(generation, row.nonce), row))
     return found
 
@@ -84,6 +87,14 @@ def is_fetched_by_somebody(tables: Tables, generation: bytes) -> bool:
     return any(tables.is_alive(segment.claim) for _, segment in tables.segments(generation))
 
 
+def is_untouched(tables: Tables, generation: bytes) -> bool:
+    """Return whether nothing of a file is written and nobody fetches any of it: its row is worth nothing."""
+    row = tables.get_file(generation)
+    if row is None or row.phase != ASSEMBLING or row.missing < row.segment_count:
+        return False
+    return not is_fetched_by_somebody(tables, generation)
+
+
 def is_hopeless(tables: Tables, work: Work) -> bool:
     """Return whether nothing more can be done for a file: its sources were asked, or there are none.
 
@@ -106,7 +117,7 @@ def give_up(tables: Tables, held: Claim, me: int, now_ns: int) -> tuple[Abandone
     row: FileRow | None = tables.get_file(held.generation)
     if row is None or row.nonce != held.nonce or row.phase != ASSEMBLING:
         return None
-    if tables.is_alive(row.owner) or is_fetched_by_somebody(tables, held.generation):
+    if (row.owner != me and tables.is_alive(row.owner)) or is_fetched_by_somebody(tables, held.generation):
         return None
     row = row._replace(owner=me, phase=DISCARDED, touched_ns=now_ns)
     tables.put_file(held.generation, row)

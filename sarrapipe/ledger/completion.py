@@ -241,7 +241,8 @@ def drop(tables: Tables, held: Claim, me: int) -> Closed:
     """Close a row without an announcement: discarded, rejected, superseded, or to be fetched anew later.
 
     The caller has unlinked the inflight file *before*, so that no file is ever without a row. Messages are
-    not answered: whoever holds one asks `admit` again, or rejects it.
+    not answered: whoever holds one asks `admit` again, or rejects it. If it was committed, the path's record
+    does not name it any more: its blocks, announced again, are not those of what is in place.
     """
     row = owned(tables, held, me)
     if row is None:
@@ -253,6 +254,9 @@ def drop(tables: Tables, held: Claim, me: int) -> Closed:
         entry = tables.get_seen(fingerprint)
         if entry is not None and entry.state == CLAIMED and entry.generation == held.generation:
             tables.delete_seen(fingerprint)
+    record = tables.get_path(row.target) if row.phase == COMMITTED else None
+    if record is not None and record.generation == held.generation:
+        tables.put_path(row.target, record._replace(generation=b""))
     return close_row(tables, held.generation, row)
 
 

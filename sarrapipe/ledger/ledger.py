@@ -68,8 +68,8 @@ class View:
         return segments.sources(self.tables, claim)
 
     def incomplete(self, before_ns: int) -> list[Work]:
-        """Return files in blocks without a living owner of which no new block came since."""
-        return blocks.incomplete(self.tables, before_ns)
+        """Return files in blocks that no sibling owns, of which no new block came since."""
+        return blocks.incomplete(self.tables, before_ns, self._me)
 
     def sources(self, claim: Claim) -> list[tuple[bytes, str]]:
         """Return message id and URL of every source recorded for a row, the first message's first."""
@@ -111,6 +111,10 @@ class Decisions(View):
     def pin(self, claim: Claim, etag: str, url: str | None = None) -> bool:
         """Pin a source's etag; False if another one is pinned. Without a URL it is the row's own source."""
         return segments.pin(self.tables, claim, etag, url)
+
+    def pinned(self, claim: Claim, url: str) -> str:
+        """Return the etag that is pinned for a source, "" if none is."""
+        return segments.pinned(self.tables, claim, url)
 
     def mark(self, claim: Claim, done: Iterable[tuple[int, bytes]]) -> Marked:
         """Record segments written and verified, each with its digest."""
@@ -368,6 +372,11 @@ class Ledger:
         """Read one consistent state; writers are not held up."""
         with self.environment.read() as txn:
             yield View(self._tables(txn), self.incarnation)
+
+    def digests(self, generation: bytes) -> dict[int, bytes]:
+        """Return the digests of the segments of a file, as they were written."""
+        with self.view() as view:
+            return {number: row.digest for number, row in view.tables.segments(generation)}
 
     def bury_dead(self) -> list[int]:
         """Find processes that have ended, by the locks they no longer hold, and record it.

@@ -143,6 +143,8 @@ class FileRow(NamedTuple):
     """Blocks that nobody announced may be fetched from the sources that hold the whole file."""
     alone: bool = False
     """Fetched from its own source only: with others the bytes were not what was announced."""
+    version: bytes = b""
+    """What all blocks of one version of a file share, however it is cut; empty for other files."""
 
 
 class MessageRow(NamedTuple):

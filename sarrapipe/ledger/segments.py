@@ -30,6 +30,7 @@ __all__ = [
     "mark",
     "open_work",
     "pin",
+    "pinned",
     "sources",
     "unclaim",
 ]
@@ -152,12 +153,33 @@ def pin(tables: Tables, held: Claim, etag: str, url: str | None = None) -> bool:
 
 
 def _pin_further(tables: Tables, held: Claim, etag: str, url: str) -> bool:
-    for message_id, message in list(tables.messages(held.generation)):
-        if message.url == url and not message.segment_count:
-            if message.etag and message.etag != etag:
-                return False
-            tables.put_message(held.generation, message_id, message._replace(etag=etag))
+    recorded = [(i, message) for i, message in tables.messages(held.generation) if message.url == url]
+    found = {message.etag for _, message in recorded if message.etag}
+    if found - {etag}:
+        return False
+    for message_id, message in recorded:
+        if found and message.segment_count:
+            break  # one of the many blocks that name this source is enough: all of them are looked at
+        tables.put_message(held.generation, message_id, message._replace(etag=etag))
+        found.add(etag)
     return True
+
+
+def pinned(tables: Tables, held: Claim, url: str) -> str:
+    """Return the version of a source that is pinned, "" if none is.
+
+    Args:
+        tables: An open transaction.
+        held: The row.
+        url: Of the source, as recorded.
+    """
+    row = _assembling(tables, held)
+    if row is None:
+        return ""
+    if url == row.url:
+        return row.etag
+    messages = tables.messages(held.generation)
+    return next((message.etag for _, message in messages if message.url == url and message.etag), "")
 
 
 def sources(tables: Tables, held: Claim) -> list[tuple[str, str]]:

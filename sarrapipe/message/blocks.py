@@ -158,6 +158,8 @@ def _parse_manifest(wire: object) -> dict[int, ManifestEntry] | None:
                 raise MessageError(f"blocks.manifest.{number}.identity: not a string")
             if not identity.isprintable():  # v2 and sr3 wrap base64 at 76 columns
                 identity = "".join(identity.split())
+        if number in manifest:
+            raise MessageError(f"blocks.manifest.{number}: named twice")
         manifest[number] = ManifestEntry(size, identity or None)
     return manifest or None
 
@@ -183,6 +185,8 @@ def _remainder(
 ) -> int | None:
     last = manifest.get(count - 1) if manifest else None
     if last is not None:
+        if wire is not None and (told := wire_int("blocks.remainder", wire)) % size != last.size % size:
+            raise MessageError(f"blocks.remainder: {told}, but the manifest's last block has {last.size}")
         return last.size % size
     if wire is not None:
         remainder = wire_int("blocks.remainder", wire)

@@ -16,7 +16,7 @@ from sarrapipe.message import codec_v02, codec_v03
 from sarrapipe.message.fields import normalise
 from sarrapipe.message.model import Message
 
-__all__ = ["CONTENT_TYPES", "FORMATS", "decode", "encode", "encode_v02", "encode_v03"]
+__all__ = ["CONTENT_TYPES", "FORMATS", "decode", "encode", "encode_v02", "encode_v03", "told_path"]
 
 encode_v02 = codec_v02.encode
 encode_v03 = codec_v03.encode
@@ -84,3 +84,18 @@ def encode(message: Message, post_format: str) -> tuple[bytes, dict[str, object]
     """
     body, headers = FORMATS[post_format](message)
     return body, headers, CONTENT_TYPES[post_format]
+
+
+def told_path(body: bytes) -> str:
+    """Return the relPath that a malformed message tells, for whoever looks for its source; "" if none.
+
+    Args:
+        body: As delivered, in any dialect.
+    """
+    try:
+        fields = orjson.loads(body)
+    except ValueError:
+        words = body.decode("utf-8", "replace").split(maxsplit=3)
+        return words[2] if len(words) > 2 and words[0].replace(".", "").isdigit() else ""
+    path = fields.get("relPath") if isinstance(fields, dict) else None
+    return path if isinstance(path, str) else ""

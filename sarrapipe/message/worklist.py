@@ -16,12 +16,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import NamedTuple
 
 from sarrapipe.errors import MessageError
 from sarrapipe.message.fields import canonical, is_local
 from sarrapipe.message.model import Message
 
-__all__ = ["Delivery", "Report", "Shared", "WorkItem", "Worklist"]
+__all__ = ["Delivery", "Report", "Shared", "Waited", "WorkItem", "Worklist"]
+
+
+class Waited(NamedTuple):
+    """How often a message failed and waited at the broker, and wall time of the first failure."""
+
+    attempts: int
+    since_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,7 @@ class Delivery:
         tag: Delivery tag; valid on `broker` in `epoch` only.
         broker: Key of the session, without password.
         epoch: Number of the connection of that session.
+        waited: Where it failed before and waited at the broker since; else None.
     """
 
     body: bytes
@@ -49,6 +58,7 @@ class Delivery:
     tag: int
     broker: str
     epoch: int
+    waited: Waited | None = None
 
 
 @dataclass(frozen=True, slots=True)

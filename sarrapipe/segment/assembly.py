@@ -6,18 +6,19 @@
     publish(file)
 
 It holds no truth of its own: the ledger decides who may do what, and every step here may be repeated by
-another process after a crash. A small file takes nine system calls (docs/explanation/pipeline.md).
+another process after a crash. A small file takes ten system calls (docs/explanation/pipeline.md).
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Sequence
 
 from sarrapipe import native
-from sarrapipe.errors import NoSpace, StorageError, TooLarge
+from sarrapipe.errors import InflightDamaged, NoSpace, StorageError, TooLarge
 from sarrapipe.segment.destination import Destination, check_relative
 from sarrapipe.segment.place import InflightKind
 from sarrapipe.segment.sink import DirectSink, Updatable, storage_error
@@ -28,6 +29,7 @@ __all__ = [
     "create",
     "discard",
     "is_ours",
+    "mark_under_way",
     "noted_identity",
     "publish",
     "reopen",
@@ -42,10 +44,15 @@ IDENTITY_XATTR = "user.sarrapipe.identity"
 """What was computed over a file put together from blocks, `method,value`: its announcement carries it,
 whoever makes that announcement after a crash."""
 
+_UNDER_WAY = b"under way "
+"""Begins the same attribute of a file that several processes write to, until it is finished."""
+
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _IN_PLACE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_AGAIN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_AGAIN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_XATTR = frozenset({errno.ENOTSUP, errno.EPERM, errno.EACCES})
+_NOT_A_FILE = frozenset({errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV})
+"""What opening says of nothing, a link, a directory, a socket or a device under the name of a file."""
 _SYNC_TOGETHER = 3
 """Files of one file system from which on syncing all of it is cheaper than each alone."""
 _PREALLOCATING = frozenset({"ext4", "xfs", "btrfs", "f2fs", "bcachefs"})
@@ -64,9 +71,10 @@ class InflightFile:
         fd: Descriptor, for reading and writing.
         inode: With the nonce, what the ledger knows it by.
         device: Number of the file system it is on.
+        whole: Bytes it has to have when it is put in place; None where that is not known.
     """
 
-    __slots__ = ("_mode", "destination", "device", "fd", "inode", "nonce", "path")
+    __slots__ = ("_mode", "destination", "device", "fd", "inode", "nonce", "path", "whole")
 
     def __init__(self, destination: Destination, path: str, nonce: str, fd: int) -> None:
         self.destination = destination
@@ -77,6 +85,7 @@ class InflightFile:
         self.inode = found.st_ino
         self.device = found.st_dev
         self._mode = found.st_mode & 0o7777
+        self.whole: int | None = None
 
     @property
     def target(self) -> str:
@@ -122,6 +131,7 @@ class InflightFile:
         mode: int | None = None,
         generation: bytes | None = None,
         size: int | None = None,
+        whole: int | None = None,
         identity: str = "",
     ) -> None:
         """Give the file everything it will have in place, on its descriptor, before the rename.
@@ -132,15 +142,21 @@ class InflightFile:
             mode: Permission bits; None keeps those it was made with.
             generation: What `is_ours` will look for. File systems without extended attributes do without.
             size: Cut or extend the file to this; None if it has the right size.
+            whole: Bytes that were written to it: if it is shorter, somebody cut it.
             identity: What `noted_identity` will find, as far as the file system has extended attributes.
 
         Raises:
+            InflightDamaged: It is shorter than what was written.
             StorageError: The file system refused.
         """
         try:
+            if whole is not None:
+                self.whole = whole
             if identity:
                 _set_attribute(self.fd, IDENTITY_XATTR, identity.encode())
             if size is not None:
+                if whole is not None and self.size < whole:
+                    raise InflightDamaged(f"{self.target}: {self.size} bytes of {whole} are left under way")
                 os.ftruncate(self.fd, size)
             if mode is not None and mode != self._mode:
                 os.fchmod(self.fd, mode)
@@ -150,6 +166,36 @@ class InflightFile:
                 os.utime(self.fd, ns=(mtime_ns if atime_ns is None else atime_ns, mtime_ns))
         except OSError as error:
             raise storage_error(error, f"finish {self.target}") from error
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the file system says at once that it has no holes; False: look for them.
+
+        tmpfs counts the pages of a file, and takes 45 ms a GiB to look for holes; others count blocks of
+        their own as well, and look in 10 us.
+        """
+        found = os.fstat(self.fd)
+        return found.st_blocks * 512 >= found.st_size and _file_system(self.device) == "tmpfs"
+
+    def is_there(self) -> bool:
+        """Return whether it is still what its name leads to: not removed or replaced by somebody.
+
+        Raises:
+            UnsafePath: The path leads through a symbolic link.
+            StorageError: The file system refused.
+        """
+        with self.destination.inflight(self.path, self.nonce) as (parent, name):
+            return self.is_at(parent, name)
+
+    def is_at(self, parent: int, name: str) -> bool:
+        """Return whether a name leads to this file."""
+        try:
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        if (found.st_ino, found.st_dev) != (self.inode, self.device):
+            return False
+        return self.whole is None or found.st_size == self.whole
 
     def sync(self) -> None:
         """Make the bytes survive power loss (`durability host`); several are synced faster by `sync_group`.
@@ -235,7 +281,25 @@ def _create_in_tree(destination: Destination, path: str, nonce: str, mode: int) 
         os.close(parent)
 
 
-def reopen(destination: Destination, path: str, nonce: str, inode: int | None = None) -> InflightFile | None:
+def mark_under_way(file: InflightFile) -> None:
+    """Mark a file that others will open: one that is put in its place may get its inode, not its mark.
+
+    Raises:
+        StorageError: The file system refused.
+    """
+    try:
+        _set_attribute(file.fd, GENERATION_XATTR, _UNDER_WAY + file.nonce.encode())
+    except OSError as error:
+        raise storage_error(error, f"mark {file.target}") from error
+
+
+def reopen(
+    destination: Destination,
+    path: str,
+    nonce: str,
+    inode: int | None = None,
+    generation: bytes | None = None,
+) -> InflightFile | None:
     """Open a file under way that this or another process made.
 
     Args:
@@ -243,9 +307,10 @@ def reopen(destination: Destination, path: str, nonce: str, inode: int | None = 
         path: Of the target.
         nonce: It was made with.
         inode: It was recorded with; None if its maker died before recording it.
+        generation: Of one that was marked (`mark_under_way`); None for others.
 
     Returns:
-        None if it is gone, or another file is in its place.
+        None if it is gone, or something else is in its place.
 
     Raises:
         UnsafePath, StorageError: As for `create`.
@@ -253,13 +318,25 @@ def reopen(destination: Destination, path: str, nonce: str, inode: int | None = 
     with destination.inflight(path, nonce) as (parent, name):
         try:
             fd = os.open(name, _AGAIN, dir_fd=parent)
-        except FileNotFoundError:
-            return None
+        except OSError as error:
+            if error.errno in _NOT_A_FILE:
+                return None
+            raise
     file = InflightFile(destination, path, nonce, fd)
-    if inode is not None and file.inode != inode:
-        file.close()
-        return None
-    return file
+    is_it = stat.S_ISREG(os.fstat(fd).st_mode) and (inode is None or file.inode == inode)
+    if is_it and (generation is None or _is_marked(file, generation)):
+        return file
+    file.close()
+    return None
+
+
+def _is_marked(file: InflightFile, generation: bytes) -> bool:
+    """Whether a file bears the mark of one under way, or of one that is finished."""
+    try:
+        found = os.getxattr(file.fd, GENERATION_XATTR)
+    except OSError as error:
+        return error.errno in _NO_XATTR  # the inode decides alone
+    return found in (_UNDER_WAY + file.nonce.encode(), generation + file.destination.mark)
 
 
 def publish(file: InflightFile) -> None:
@@ -268,16 +345,18 @@ def publish(file: InflightFile) -> None:
     Directories that are missing are made.
 
     Raises:
+        InflightDamaged: What bears its name is another file, or has another size; it stays where it is.
         UnsafePath: A symbolic link was planted in the way.
         StorageError: The file system refused: a directory of that name is there, or the target lies on
             another file system than it did when the file was made (it will be made there the next time).
     """
-    file.close()
     destination = file.destination
-    if destination.place.kind is InflightKind.IN_PLACE:
-        return
     try:
-        _rename(file)
+        if destination.place.kind is not InflightKind.IN_PLACE:
+            _rename(file)
+        elif not file.is_there():
+            raise InflightDamaged(f"{file.target}: replaced or cut while it was written")
+        file.close()  # not before: while it is open nothing else can have its inode
     except OSError as error:
         if error.errno == errno.EXDEV:
             destination.forget(file.path)
@@ -298,6 +377,8 @@ def _rename(file: InflightFile) -> None:
         else:
             source = parent
         name, last = _last(under_way), _last(file.path)
+        if not file.is_at(source, name):
+            raise InflightDamaged(f"{file.target}: the file under way was replaced, cut or removed")
         os.rename(name, last, src_dir_fd=source, dst_dir_fd=parent)
     finally:
         os.close(parent)
@@ -309,19 +390,27 @@ def _last(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def discard(destination: Destination, path: str, nonce: str) -> None:
-    """Remove a file under way, if it is there. One that is written in place stays: it has no other name.
+def discard(destination: Destination, path: str, nonce: str) -> bool:
+    """Remove a file under way, if it is there, or whatever somebody put in its place.
+
+    One that is written in place stays: it has no other name.
+
+    Returns:
+        Whether there was something.
 
     Raises:
         UnsafePath, StorageError: As for `create`.
     """
     if destination.place.kind is InflightKind.IN_PLACE:
-        return
+        return False
     with destination.inflight(path, nonce) as (parent, name):
         try:
             os.unlink(name, dir_fd=parent)
         except FileNotFoundError:
-            return
+            return False
+        except IsADirectoryError:
+            shutil.rmtree(name, dir_fd=parent)
+    return True
 
 
 def is_ours(destination: Destination, path: str, inode: int, generation: bytes) -> bool:

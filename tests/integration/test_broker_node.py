@@ -15,6 +15,7 @@ import servers
 from broker_driver import CuttingProxy, Driver, empty, endpoint_of, numbered, outgoing
 from servers import MS, PumpGuard, wait_until
 
+from sarrapipe.broker.deadletter import retry_queues
 from sarrapipe.broker.declare import declare_topology
 from sarrapipe.broker.topology import Binding, QueueSpec
 from sarrapipe.errors import BrokerError
@@ -165,6 +166,34 @@ def test_nothing_confirmed_is_lost_when_the_broker_is_killed(node, vhost):
 
         driver.until(drained, "no leftovers")
     empty(vhost, QUEUE.name)
+
+
+@pytest.mark.slow
+def test_what_waits_at_the_broker_outlives_it(node, vhost):
+    """`retry_driver broker`: killed while messages are dead-lettered back to the queue they came from."""
+    queues = retry_queues(QUEUE.name, 2.0)
+    declare_topology(endpoint_of(vhost), [QUEUE])
+    count = 2000
+    with Driver() as driver:
+        publisher = driver.thread.publisher(endpoint_of(vhost), count, queues=queues, mandatory=True)
+        bodies = [b"%d" % number for number in range(count)]
+        outcomes = driver.publish(publisher, outgoing("", queues[0].name, bodies))
+        assert all(outcome.confirmed for outcome in outcomes)
+        wait_until(lambda: vhost.depth(QUEUE.name), 30, "the first come back")
+        os.kill(node_pid(node), signal.SIGKILL)
+        wait_until(lambda: LocalPump(node.directory).status().running["rabbitmq"] is None, 10, "dead")
+        LocalPump(node.directory).up()
+        consumer = driver.thread.consumer(endpoint_of(vhost), QUEUE, 100)
+        received = set()
+
+        def drained():
+            deliveries = consumer.take(100)
+            consumer.ack(deliveries)
+            received.update(delivery.body for delivery in deliveries)
+            return len(received) == count and not vhost.depth(queues[0].name)
+
+        driver.until(drained, "all have come back", timeout_s=60.0)
+    assert received == set(bodies)
 
 
 def tls(node, vhost, **changes):

@@ -180,7 +180,8 @@ def test_a_full_disk_pauses_the_flow_until_there_is_room(site, data):
         for _ in range(5):
             flow.advance(1.0, turns=1)
         assert tap.take() == []
-        assert site.depth(flow.config.subscriptions[0].queue_name) == 1, "what is not begun stays queued"
+        queue = flow.config.subscriptions[0].queue_name
+        flow.until(lambda: site.depth(queue) == 1, "what is not begun is in the queue")
         filler.unlink()
         flow.advance(2)
         flow.until_settled(2)

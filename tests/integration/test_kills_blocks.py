@@ -18,7 +18,8 @@ from sarrapipe.crashpoints import POINTS
 pytestmark = [pytest.mark.chaos, pytest.mark.broker, pytest.mark.nginx]
 
 NOT_PASSED = (
-    "tombstone", "removed", "leased", "kept", "slot_filled", "slot_drained", "hedge_started", "hedge_won",
+    "tombstone", "removed", "leased", "kept", "deferred", "slot_filled", "slot_drained", "hedge_started",
+    "hedge_won",
 )  # fmt: skip
 MAY_REPEAT = ("published", "confirmed")
 BLOCK_BYTES = 100_000

@@ -22,7 +22,7 @@ from sarrapipe.crashpoints import POINTS
 pytestmark = [pytest.mark.chaos, pytest.mark.broker, pytest.mark.nginx]
 
 AFTER_REMOVALS = ("tombstone", "removed")
-OF_KEPT = ("kept", "leased")
+OF_KEPT = ("kept", "deferred", "leased")
 OF_SLOTS = ("slot_filled", "slot_drained")
 OF_STRAGGLERS = ("hedge_started", "hedge_won")
 OF_OTHERS = OF_KEPT + OF_SLOTS + OF_STRAGGLERS

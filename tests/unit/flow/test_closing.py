@@ -12,6 +12,7 @@ RETRIED = [
     errors.RangeNotHonoured,
     errors.HostUntrusted,
     errors.StorageError,
+    errors.InflightDamaged,
     errors.CallbackError,
 ]
 REJECTED = [

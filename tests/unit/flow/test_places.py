@@ -104,9 +104,11 @@ def test_litter_is_what_is_old_and_unknown(places_of, tmp_path):
     (hidden,) = (tmp_path / "dest/.sarrapipe").iterdir()
     for name in ("known", "unknown"):
         (hidden / name).write_bytes(b"")
+    (hidden / "planted").mkdir()
+    (hidden / "planted/inside").write_bytes(b"")
     now_ns = time.time_ns()
     assert places.remove_litter({"known"}, now_ns - 10**12) == 0
-    assert places.remove_litter({"known"}, now_ns + 10**12) == 1
+    assert places.remove_litter({"known"}, now_ns + 10**12) == 2
     assert [path.name for path in hidden.iterdir()] == ["known"]
 
 

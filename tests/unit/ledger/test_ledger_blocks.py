@@ -115,7 +115,10 @@ def test_blocks_that_are_being_tried_again_are_waited_for(ledger, clock):
 def test_what_somebody_owns_or_fetches_is_not_given_up(ledger, clock):
     with ledger.transaction() as decide:
         claim = decide.admit(block(0)).claim
-        assert decide.give_up(claim) is None
+        sibling = 2
+        assert ledger_blocks.give_up(decide.tables, claim, sibling, clock.now_ns) is None
+        assert ledger_blocks.incomplete(decide.tables, clock.now_ns + 1, sibling) == []
+        assert decide.incomplete(clock.now_ns + 1), "its owner may"
         decide.claim(claim, 1, first=0, count=1)
         decide.park(claim)
         assert ledger_blocks.is_fetched_by_somebody(decide.tables, GENERATION)
@@ -148,3 +151,59 @@ def test_settling_answers_all_blocks_and_their_repetitions(ledger):
         late = decide.admit(block(1, name=b"a late message!!", pub=9))
         assert late.outcome is Admit.DUPLICATE
         assert decide.tables.get_path("/d/a").pub_ns == 9 * S
+
+
+def test_the_version_of_a_source_is_pinned_for_all(ledger):
+    """By the row for the first source, by one of their messages for others; whoever asks gets it."""
+    with ledger.transaction() as decide:
+        claim = decide.admit(block(0)).claim
+        decide.admit(block(1)._replace(url="http://other/a"))
+        decide.admit(block(2)._replace(url="http://other/a"))
+        for url in ("http://h/a", "http://other/a"):
+            assert decide.pinned(claim, url) == ""
+            assert decide.pin(claim, "v1" + url, url)
+            assert decide.pin(claim, "v1" + url, url)
+            assert not decide.pin(claim, "v2", url)
+            assert decide.pinned(claim, url) == "v1" + url
+        assert [m.etag for _, m in decide.tables.messages(GENERATION)].count("v1http://other/a") == 1
+        assert decide.pin(claim, "v3", "http://nobody/a"), "what is not recorded pins nothing"
+        assert decide.pinned(claim, "http://nobody/a") == ""
+        decide.admit(block(1, name=b"announced again!", pub=2)._replace(url="http://other/a"))
+        assert not decide.pin(claim, "v2", "http://other/a")
+
+
+def test_a_block_that_contradicts_the_others_is_refused(ledger):
+    """What is written holds; another cut of the same version is refused unless it is announced later."""
+    version = {"version": b"v"}
+    with ledger.transaction() as decide:
+        claim = decide.admit(block(0)._replace(**version)).claim
+        assert decide.admit(block(1, size=29)._replace(**version)).outcome is Admit.WAIT
+        assert ledger_blocks.is_untouched(decide.tables, GENERATION)
+        decide.claim(claim, 1)
+        assert not ledger_blocks.is_untouched(decide.tables, GENERATION), "somebody fetches it"
+        decide.mark(claim, [(0, b"d" * 16)])
+        assert not ledger_blocks.is_untouched(decide.tables, GENERATION)
+        other = decide.admit(block(1, size=29)._replace(**version))
+        assert other.outcome is Admit.CONTRADICTS
+        assert other.contradiction == "blocks: a file of 29 bytes, another block said 30"
+        cut = block(1)._replace(**version, generation=b"h" * 16, segment_size=15, total_segments=2)
+        assert decide.admit(cut).contradiction == "blocks.size: 15 bytes, another block said 10"
+        more = cut._replace(segment_size=10, total_segments=4, size=-1)
+        assert decide.admit(more).contradiction == "blocks.count: 4, another block said 3"
+        assert decide.admit(cut._replace(pub_ns=2 * S, size=31)).outcome is Admit.CONTRADICTS
+        assert decide.row(claim).further == 1, "nothing is recorded of them"
+        assert decide.admit(cut._replace(version=b"w", size=99)).outcome is Admit.ADMITTED
+        later = cut._replace(pub_ns=2 * S, generation=b"i" * 16, fingerprint=b"F" * 16)
+        assert decide.admit(later).outcome is Admit.ADMITTED
+
+
+def test_what_was_committed_and_given_up_is_not_taken_for_in_place(ledger):
+    """Its blocks, announced again, begin it anew."""
+    with ledger.transaction() as decide:
+        claim = decide.admit(block(0)).claim
+        for number in (1, 2):
+            decide.admit(block(number))
+        decide.mark(claim, [(n, b"d" * 16) for n in decide.claim(claim, 9).numbers])
+        assert decide.commit(claim, 5, None).outcome is Commit.COMMITTED
+        assert decide.drop(claim).closed
+        assert decide.admit(block(0)).outcome is Admit.ADMITTED

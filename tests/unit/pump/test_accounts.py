@@ -57,6 +57,16 @@ def test_a_source_may_not_write_its_reports() -> None:
         assert not allowed(granted.write, name)
 
 
+def test_only_the_pump_itself_may_let_messages_wait_at_the_broker() -> None:
+    """`retry_driver broker` publishes to the default exchange, whose deliveries are believed (deadletter)."""
+    feeder = permissions(Role.FEEDER, "feeder")
+    assert allowed(feeder.configure, "q_feeder.sarra.movers.retry.10s")
+    assert allowed(feeder.write, "amq.default")
+    assert allowed(feeder.read, "q_feeder.sarra.movers.retry.10s"), "who dead-letters reads it"
+    for role in (Role.SOURCE, Role.SUBSCRIBER):
+        assert not allowed(permissions(role, "alice").write, "amq.default")
+
+
 def test_everybody_reads_public_exchanges_only() -> None:
     """R113: `x...public`, not a queue whose name ends so."""
     for role in (Role.SOURCE, Role.SUBSCRIBER):
