@@ -239,22 +239,29 @@ class BlockFetches:
     def own(self, task: BlockedFile, plan: SegmentPlan) -> BlockFetch:
         """Take up a file that this process owns now, perhaps one it had a hand in before."""
         assert task.file is not None
-        former = self._fetches.pop(task.claim.generation, None)
         fetch = BlockFetch(task.claim, plan, task.file, task, self._clock.monotonic_s())
-        if former is not None:
-            self._let_go(former)
-        self._fetches[task.claim.generation] = fetch
+        self._succeed(fetch)
         self.announce_work()
         return fetch
 
     def helping(self, claim: Claim, plan: SegmentPlan, file: assembly.InflightFile) -> BlockFetch:
         """Take up a file that another process owns."""
-        former = self._fetches.pop(claim.generation, None)
-        if former is not None:
-            self._let_go(former)
         fetch = BlockFetch(claim, plan, file, None, self._clock.monotonic_s())
-        self._fetches[claim.generation] = fetch
+        self._succeed(fetch)
         return fetch
+
+    def _succeed(self, fetch: BlockFetch) -> None:
+        """Put a file in the place of what this process had of it before.
+
+        The segments that were claimed then are given back in the next transaction: as this process lives,
+        nobody, not even itself, could claim them otherwise.
+        """
+        former = self._fetches.pop(fetch.claim.generation, None)
+        if former is not None:
+            numbers = self._let_go(former)
+            if former.claim == fetch.claim:
+                fetch.returned += numbers
+        self._fetches[fetch.claim.generation] = fetch
 
     def add(self, fetch: BlockFetch, item: WorkItem, message_id: bytes) -> None:
         """Take up a block of a file."""
