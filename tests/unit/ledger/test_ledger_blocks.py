@@ -148,3 +148,15 @@ def test_settling_answers_all_blocks_and_their_repetitions(ledger):
         late = decide.admit(block(1, name=b"a late message!!", pub=9))
         assert late.outcome is Admit.DUPLICATE
         assert decide.tables.get_path("/d/a").pub_ns == 9 * S
+
+
+def test_what_was_committed_and_could_not_be_put_in_place_is_no_original(ledger):
+    """A directory of that name, say: its blocks come again from the kept store, and are not duplicates."""
+    with ledger.transaction() as decide:
+        claim = decide.admit(block(0)).claim
+        for number in (1, 2):
+            decide.admit(block(number))
+        decide.mark(claim, [(n, b"d" * 16) for n in decide.claim(claim, 9).numbers])
+        assert decide.commit(claim, 5, None).outcome is Commit.COMMITTED
+        assert decide.drop(claim).closed
+        assert decide.admit(block(1)).outcome is Admit.ADMITTED
