@@ -17,8 +17,10 @@ import xxhash
 from sarrapipe.clock import Clock
 from sarrapipe.crashpoints import passing
 from sarrapipe.errors import Disposition, IdentityMismatch, SarrapipeError, SourceChanged
+from sarrapipe.flow.blockkeep import BlockKeep, Compared, Standing
 from sarrapipe.flow.blocks import BlockSource, block_source, is_trusted
 from sarrapipe.flow.closing import End, next_step, pause_s
+from sarrapipe.flow.comparer import Comparer, Comparison
 from sarrapipe.flow.filetask import expected_method
 from sarrapipe.ledger import blocks as ledger_blocks
 from sarrapipe.ledger.ledger import Decisions
@@ -54,9 +56,10 @@ class Part:
         item: The message; None for a block nobody announced, fetched from a source of the whole file.
         message_id: Of the message.
         attached: Redeliveries of the message.
-        running: It is being fetched.
+        running: It is being fetched, or compared with what is in place.
         look_again_s: Monotonic time before which nothing is to be done about it.
         digests: While it is fetched: what is announced, the ledger's own.
+        comparison: While it is compared.
     """
 
     number: int
@@ -69,6 +72,7 @@ class Part:
     attempts: int = 0
     digests: _Digests | None = None
     token: BlockToken | None = None
+    comparison: Comparison | None = None
 
     @property
     def items(self) -> list[WorkItem]:
@@ -133,6 +137,7 @@ class BlockFetch:
         self.plan = plan
         self.file = file
         self.task = task
+        self.standing = Standing()
         self.parts: dict[bytes, Part] = {}
         self.validators: dict[str, str] = {}
         self.claimed: list[Part] = []
@@ -156,7 +161,8 @@ class BlockFetch:
         return [part for part in self.parts.values() if part.running]
 
     def close(self) -> None:
-        """Close the inflight file, where no task does."""
+        """Close the file in place, and the inflight file where no task does."""
+        self.standing.close()
         if self.task is None:
             self.file.close()
 
@@ -168,6 +174,7 @@ class BlockFetches:
         downloads: The transfers of this instance.
         announce_work: Wakes the siblings: a file was completed, or made.
         clock: Source of time.
+        comparer: Compares blocks with what is in place.
 
     Attributes:
         ended: Taken by the work each turn; not those of a task's own item, which the task has.
@@ -176,8 +183,11 @@ class BlockFetches:
         paused_by: The error for which no new work should be taken; taken likewise.
     """
 
-    def __init__(self, downloads: Downloads, announce_work: Callable[[], None], clock: Clock) -> None:
+    def __init__(
+        self, downloads: Downloads, announce_work: Callable[[], None], clock: Clock, comparer: Comparer
+    ) -> None:
         self._downloads = downloads
+        self._keep = BlockKeep(comparer, downloads.slot)
         self.announce_work = announce_work
         self._clock = clock
         self._fetches: dict[bytes, BlockFetch] = {}
@@ -304,7 +314,7 @@ class BlockFetches:
         """Stop what is fetched; its items ask again."""
         numbers = list(fetch.returned)
         for part in list(fetch.parts.values()):
-            if part.running:
+            if part.running and not self._keep.cancel(part):
                 self._downloads.cancel(part.token)
             if part.running or part in fetch.claimed:
                 numbers.append(part.number)
@@ -362,6 +372,24 @@ class BlockFetches:
         passing("segment_written")
         assert part.digests is not None
         fetch.done.append((part, part.digests.own.digest()))
+
+    @property
+    def has_compared(self) -> bool:
+        """Whether `collect_compared` has something to do."""
+        return self._keep.has_completed
+
+    def collect_compared(self) -> None:
+        """Take the blocks that are in the inflight file now; fetch those that are not in place."""
+        for compared in self._keep.completed():
+            self._compared(compared)
+
+    def _compared(self, compared: Compared) -> None:
+        fetch, part, digest = compared
+        if digest is None:
+            self._downloads.start([self._read(fetch, part)])
+        else:
+            part.running = False
+            fetch.done.append((part, digest))
 
     def _check(self, fetch: BlockFetch, part: Part, done: RangeDone) -> None:
         validator, url = done.validator, part.source.url
@@ -507,8 +535,9 @@ class BlockFetches:
             passing("segment_marked")
         for fetch in list(self._fetches.values()):
             claimed, fetch.claimed = fetch.claimed, []
-            if claimed:
-                self._downloads.start([self._read(fetch, part) for part in claimed])
+            reads = [self._read(fetch, part) for part in claimed if not self._keep.begin(fetch, part)]
+            if reads:
+                self._downloads.start(reads)
             if fetch.complete and fetch.task is not None and not fetch.running:
                 self._fetches.pop(fetch.claim.generation)
                 self._let_go(fetch)
