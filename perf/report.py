@@ -30,6 +30,7 @@ UNITS: Final = {
     "link_system_s": "link, system s",
     "peak_pss_mb": "peak PSS, MB",
     "written_mb": "written to disk, MB",
+    "moved_mb": "over the network, MB",
     "cpu_s_per_1000": "CPU s / 1,000 files",
     "machine_cpu_s_per_1000": "machine CPU s / 1,000 files",
     "first_file_s": "first file, s",

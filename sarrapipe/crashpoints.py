@@ -31,6 +31,8 @@ POINTS: Final[Mapping[str, str]] = {
     "slot_filled": "bytes are in a slot of shared memory, not in the file (`staging slots`)",
     "slot_drained": "they are in the file, the slot is not given back",
     "segment_written": "the bytes of a segment are in the file, the segment is not marked",
+    "block_equal": "the file in place holds a block, which is not copied into the inflight file",
+    "block_kept": "it is copied and verified, the segment is not marked",
     "segment_marked": "the segment is marked",
     "hedge_started": "a straggling segment is being fetched a second time",
     "hedge_won": "its second transfer is whole and the first cancelled, its bytes are not in the file",

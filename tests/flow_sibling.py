@@ -1,6 +1,7 @@
 """A second instance of a flow, in a process of its own: `python flow_sibling.py CONFIG_DIR STATE_DIR NAME`.
 
 It turns its loop and looks for segments to fetch until its standard input ends, and prints its counters then.
+With a fourth argument, `consume`, it takes messages too.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from sarrapipe.ledger.keys import new_incarnation
 from sarrapipe.shm.slots import SLOT_SIZE, Counter, Slot
 
 
-def main(config_dir: str, state_dir: str, name: str) -> None:
+def main(config_dir: str, state_dir: str, name: str, role: str = "help") -> None:
     config = load_flow(ConfigHome(config_dir, state_dir), "sarra", name)
     slot = Slot(0, memoryview(bytearray(SLOT_SIZE)))
     place = Place(instance=2, incarnation=new_incarnation(), slot_number=2, slot=slot, wake_fd=0)
     assembled = assemble(config, place)
     with assembled.closing:
-        for consumer in assembled.consumers:
+        for consumer in assembled.consumers if role == "help" else ():
             consumer.pause()  # it helps, and takes no messages
         print("ready", flush=True)
         while True:

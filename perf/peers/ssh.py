@@ -111,9 +111,11 @@ def _rsync(target: SshTarget, *paths: str) -> list[str]:
     return ["rsync", "-t", "-e", f"ssh -F {shlex.quote(target.config)}", *paths]
 
 
-def rsync_get(target: SshTarget) -> Fetcher:
+def rsync_get(target: SshTarget, *options: str, name: str = "rsync") -> Fetcher:
     """Rsync over ssh, from the server; a file that is there already is brought up to date."""
-    return _fetcher("rsync", "rsync", lambda source, path: _rsync(target, f"{target.host}:{source}", path))
+    return _fetcher(
+        name, "rsync", lambda source, path: _rsync(target, *options, f"{target.host}:{source}", path)
+    )
 
 
 def rsync_put(target: SshTarget) -> Fetcher:

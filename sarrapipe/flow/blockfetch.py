@@ -23,9 +23,11 @@ from sarrapipe.errors import (
     SarrapipeError,
     SourceChanged,
 )
+from sarrapipe.flow.blockkeep import BlockKeep, Compared, Standing
 from sarrapipe.flow.blocks import BlockSource, block_source, is_trusted
 from sarrapipe.flow.blocksources import elsewhere, learn_version, other_versions
 from sarrapipe.flow.closing import End, next_step, pause_s
+from sarrapipe.flow.comparer import Comparer, Comparison
 from sarrapipe.flow.filetask import expected_method
 from sarrapipe.flow.sources import is_of_the_source
 from sarrapipe.ledger import blocks as ledger_blocks
@@ -62,13 +64,14 @@ class Part:
         item: The message; None for a block nobody announced, fetched from a source of the whole file.
         message_id: Of the message.
         attached: Redeliveries of the message.
-        running: It is being fetched.
+        running: It is being fetched, or compared with what is in place.
         look_again_s: Monotonic time before which nothing is to be done about it.
         attempts: Failures at its present source.
         tried: URLs of sources that it could not be had from.
         failure: Why its present source is not asked again; None while it is.
         keeps: One of the sources may do better at another time.
         digests: While it is fetched: what is announced, the ledger's own.
+        comparison: While it is compared.
     """
 
     number: int
@@ -84,6 +87,7 @@ class Part:
     keeps: bool = False
     digests: _Digests | None = None
     token: BlockToken | None = None
+    comparison: Comparison | None = None
 
     @property
     def items(self) -> list[WorkItem]:
@@ -148,6 +152,7 @@ class BlockFetch:
         self.plan = plan
         self.file = file
         self.task = task
+        self.standing = Standing()
         self.parts: dict[bytes, Part] = {}
         self.validators: dict[str, str] = {}
         self.asked_versions: set[str] = set()
@@ -173,7 +178,8 @@ class BlockFetch:
         return [part for part in self.parts.values() if part.running]
 
     def close(self) -> None:
-        """Close the inflight file, where no task does."""
+        """Close the file in place, and the inflight file where no task does."""
+        self.standing.close()
         if self.task is None:
             self.file.close()
 
@@ -185,6 +191,7 @@ class BlockFetches:
         downloads: The transfers of this instance.
         announce_work: Wakes the siblings: a file was completed, or made.
         clock: Source of time.
+        comparer: Compares blocks with what is in place.
 
     Attributes:
         ended: Taken by the work each turn; not those of a task's own item, which the task has.
@@ -194,8 +201,11 @@ class BlockFetches:
         paused_by: The error for which no new work should be taken; taken likewise.
     """
 
-    def __init__(self, downloads: Downloads, announce_work: Callable[[], None], clock: Clock) -> None:
+    def __init__(
+        self, downloads: Downloads, announce_work: Callable[[], None], clock: Clock, comparer: Comparer
+    ) -> None:
         self._downloads = downloads
+        self._keep = BlockKeep(comparer, downloads.slot)
         self.announce_work = announce_work
         self._clock = clock
         self._fetches: dict[bytes, BlockFetch] = {}
@@ -258,22 +268,29 @@ class BlockFetches:
     def own(self, task: BlockedFile, plan: SegmentPlan) -> BlockFetch:
         """Take up a file that this process owns now, perhaps one it had a hand in before."""
         assert task.file is not None
-        former = self._fetches.pop(task.claim.generation, None)
         fetch = BlockFetch(task.claim, plan, task.file, task, self._clock.monotonic_s())
-        if former is not None:
-            self._let_go(former)
-        self._fetches[task.claim.generation] = fetch
+        self._succeed(fetch)
         self.announce_work()
         return fetch
 
     def helping(self, claim: Claim, plan: SegmentPlan, file: assembly.InflightFile) -> BlockFetch:
         """Take up a file that another process owns."""
-        former = self._fetches.pop(claim.generation, None)
-        if former is not None:
-            self._let_go(former)
         fetch = BlockFetch(claim, plan, file, None, self._clock.monotonic_s())
-        self._fetches[claim.generation] = fetch
+        self._succeed(fetch)
         return fetch
+
+    def _succeed(self, fetch: BlockFetch) -> None:
+        """Put a file in the place of what this process had of it before.
+
+        The segments that were claimed then are given back in the next transaction: as this process lives,
+        nobody, not even itself, could claim them otherwise.
+        """
+        former = self._fetches.pop(fetch.claim.generation, None)
+        if former is not None:
+            numbers = self._let_go(former)
+            if former.claim == fetch.claim:
+                fetch.returned += numbers
+        self._fetches[fetch.claim.generation] = fetch
 
     def add(self, fetch: BlockFetch, item: WorkItem, message_id: bytes) -> None:
         """Take up a block of a file."""
@@ -317,7 +334,7 @@ class BlockFetches:
         """Stop what is fetched; its items ask again."""
         numbers = list(fetch.returned)
         for part in list(fetch.parts.values()):
-            if part.running:
+            if part.running and not self._keep.cancel(part):
                 self._downloads.cancel(part.token)
             if part.running or part in fetch.claimed:
                 numbers.append(part.number)
@@ -375,6 +392,24 @@ class BlockFetches:
         passing("segment_written")
         assert part.digests is not None
         fetch.done.append((part, part.digests.own.digest()))
+
+    @property
+    def has_compared(self) -> bool:
+        """Whether `collect_compared` has something to do."""
+        return self._keep.has_completed
+
+    def collect_compared(self) -> None:
+        """Take the blocks that are in the inflight file now; fetch those that are not in place."""
+        for compared in self._keep.completed():
+            self._compared(compared)
+
+    def _compared(self, compared: Compared) -> None:
+        fetch, part, digest = compared
+        if digest is None:
+            self._downloads.start([self._read(fetch, part)])
+        else:
+            part.running = False
+            fetch.done.append((part, digest))
 
     def _check(self, fetch: BlockFetch, part: Part, done: RangeDone) -> None:
         validator, url = done.validator, part.source.url
@@ -554,8 +589,9 @@ class BlockFetches:
             passing("segment_marked")
         for fetch in list(self._fetches.values()):
             claimed, fetch.claimed = fetch.claimed, []
-            if claimed:
-                self._downloads.start([self._read(fetch, part) for part in claimed])
+            reads = [self._read(fetch, part) for part in claimed if not self._keep.begin(fetch, part)]
+            if reads:
+                self._downloads.start(reads)
             if fetch.complete and fetch.task is not None and not fetch.running:
                 self._fetches.pop(fetch.claim.generation)
                 self._let_go(fetch)

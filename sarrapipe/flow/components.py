@@ -327,6 +327,7 @@ class _Assembler:
 
     def _fetching(self, ledger: Ledger) -> tuple[Work, Segments]:
         """Open what fetches files; imported here, since it brings in curl."""
+        from sarrapipe.flow.comparer import Comparer
         from sarrapipe.flow.download import Downloads
         from sarrapipe.flow.durability import Durability
         from sarrapipe.flow.places import Places
@@ -338,6 +339,8 @@ class _Assembler:
         config = self._config
         verifier = Verifier(self._wake.set)
         self.closing.callback(verifier.close)
+        comparer = Comparer(self._wake.set)
+        self.closing.callback(comparer.close)
         engine = TransferEngine(transfer_settings(config), limiter=self._place.limiter, clock=self._clock)
         engine.open()
         self.closing.callback(engine.close)
@@ -351,7 +354,7 @@ class _Assembler:
             self.closing.callback(staged.close)
             staged.attach(engine)
             self._ring = staged.ring
-        downloads = Downloads(config, engine, places, segments, self._slot, staged, ledger.digests)
+        downloads = Downloads(config, engine, places, segments, self._slot, comparer, staged, ledger.digests)
         durability = None
         if config.durability == "host":
             durability = Durability(places, ledger.sync, self._wake.set)

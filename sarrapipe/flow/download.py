@@ -17,6 +17,7 @@ from sarrapipe.config.model import FlowConfig
 from sarrapipe.errors import SarrapipeError
 from sarrapipe.flow.blockfetch import BlockFetches, BlockToken
 from sarrapipe.flow.blocktask import BlockedFile
+from sarrapipe.flow.comparer import Comparer
 from sarrapipe.flow.content import ContentTask, expected_method
 from sarrapipe.flow.farside import FarSide
 from sarrapipe.flow.fetch import Token
@@ -58,6 +59,7 @@ class Downloads:
         places: Where files go.
         segments: Files of several segments, of this instance and of its siblings.
         slot: Counters.
+        comparer: Compares blocks with what is in place.
         staged: What goes through shared memory; None where nothing does.
         digests: Gives those of the segments of a file under way, as they were written.
 
@@ -73,6 +75,7 @@ class Downloads:
         places: Places,
         segments: Segments,
         slot: Slot,
+        comparer: Comparer,
         staged: StagedWrites | None = None,
         digests: Callable[[bytes], Mapping[int, bytes]] = lambda _generation: {},
     ) -> None:
@@ -90,7 +93,7 @@ class Downloads:
         self._credentials_of = ""
         self._credentials: Credentials | None = None
         self.inflight_bytes = 0
-        self.blocks = BlockFetches(self, segments.announce_work, segments.clock)
+        self.blocks = BlockFetches(self, segments.announce_work, segments.clock, comparer)
         self.sends = None if config.send_to is None else Sends(FarSide(config), self)
         segments.attach(self)
 
@@ -184,7 +187,7 @@ class Downloads:
             Tasks ready to be committed, and tasks whose `error` is set.
         """
         busy = self._ready or self._broken or self.segments.busy or self.blocks.undecided
-        busy = busy or (self.sends is not None and self.sends.busy)
+        busy = busy or self.blocks.has_compared or (self.sends is not None and self.sends.busy)
         staged = self.staged
         if staged is not None:
             staged.resume()
@@ -199,6 +202,7 @@ class Downloads:
         self.segments.watch.look()
         self._submit()
         self.segments.collect_verified()
+        self.blocks.collect_compared()
         ready, self._ready = self._ready, []
         broken, self._broken = self._broken, []
         for task in ready:

@@ -41,6 +41,7 @@ __all__ = [
     "commit",
     "drop",
     "misplaced",
+    "not_applied",
     "park",
     "settle",
 ]
@@ -247,6 +248,8 @@ def drop(tables: Tables, held: Claim, me: int) -> Closed:
     row = owned(tables, held, me)
     if row is None:
         return Closed(closed=False)
+    if row.phase == COMMITTED:
+        not_applied(tables, held.generation, row)
     fingerprints = {row.fingerprint}
     if row.further:
         fingerprints.update(message.fingerprint for _, message in tables.messages(held.generation))
@@ -254,10 +257,18 @@ def drop(tables: Tables, held: Claim, me: int) -> Closed:
         entry = tables.get_seen(fingerprint)
         if entry is not None and entry.state == CLAIMED and entry.generation == held.generation:
             tables.delete_seen(fingerprint)
-    record = tables.get_path(row.target) if row.phase == COMMITTED else None
-    if record is not None and record.generation == held.generation:
-        tables.put_path(row.target, record._replace(generation=b""))
     return close_row(tables, held.generation, row)
+
+
+def not_applied(tables: Tables, generation: bytes, row: FileRow) -> None:
+    """A COMMITTED row ends without having been announced, and perhaps without having been put in place.
+
+    Its path's record says so: by the record alone, blocks of this generation would be duplicates of what is
+    in place.
+    """
+    record = tables.get_path(row.target)
+    if record is not None and record.generation == generation:
+        tables.put_path(row.target, record._replace(generation=b""))
 
 
 def close_row(tables: Tables, generation: bytes, row: FileRow) -> Closed:
@@ -305,6 +316,7 @@ def misplaced(tables: Tables, held: Claim, nonce: bytes, me: int, now_ns: int) -
     record = tables.get_path(row.target)
     if record is not None and file_is_older(row.mtime_ns, row.pub_ns, record):
         return Misplaced.SUPERSEDED
+    not_applied(tables, held.generation, row)
     _forget_segments(tables, held.generation, row)
     tables.put_file(
         held.generation,

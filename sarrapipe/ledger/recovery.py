@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sarrapipe.ledger.completion import not_applied
 from sarrapipe.ledger.records import (
     ASSEMBLING,
     CLAIMED,
+    COMMITTED,
     DISCARDED,
     DURABLE,
     MISSING,
@@ -64,6 +66,8 @@ def abandon(tables: Tables, generation: bytes, me: int, now_ns: int) -> Abandone
     row = tables.get_file(generation)
     if row is None or row.owner == me or tables.is_alive(row.owner):
         return None
+    if row.phase == COMMITTED:
+        not_applied(tables, generation, row)
     row = row._replace(owner=me, phase=DISCARDED, touched_ns=now_ns)
     tables.put_file(generation, row)
     return Abandoned(Claim(generation, row.nonce), row)

@@ -130,6 +130,8 @@ class Counter(enum.IntEnum):
     ERRORS_LEDGER = 53
     ERRORS_CALLBACK = 54
     ERRORS_OTHER = 55
+    BLOCKS_KEPT = 60  # that the file in place had already: copied here, not fetched
+    BYTES_KEPT = 61  # of them
     SEGMENTS_HEDGED = 62  # fetched a second time because the first took several times as long as others
     SOURCES_DROPPED = 63  # left out of a file that another source serves too: failing, or another version
     GAUGE_LAG = 64  # of the last message

@@ -29,12 +29,12 @@ def site(tmp_path, vhost, docroot):
 
 
 class Sibling:
-    """Another instance of the flow `t` of a site."""
+    """Another instance of the flow `t` of a site, as it is configured now; it takes messages if told to."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, role: str = "help") -> None:
         program = Path(__file__).parent.parent / "flow_sibling.py"
         self._process = subprocess.Popen(
-            [sys.executable, program, site.home.config_dir, site.home.state_dir, "t"],
+            [sys.executable, program, site.home.config_dir, site.home.state_dir, "t", role],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.broker, pytest.mark.nginx]
 
 NOT_PASSED = (
     "tombstone", "removed", "leased", "kept", "deferred", "slot_filled", "slot_drained", "hedge_started",
-    "hedge_won",
+    "hedge_won", "block_equal", "block_kept",
 )  # fmt: skip
 MAY_REPEAT = ("published", "confirmed")
 BLOCK_BYTES = 100_000

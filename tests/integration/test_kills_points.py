@@ -25,7 +25,8 @@ AFTER_REMOVALS = ("tombstone", "removed")
 OF_KEPT = ("kept", "deferred", "leased")
 OF_SLOTS = ("slot_filled", "slot_drained")
 OF_STRAGGLERS = ("hedge_started", "hedge_won")
-OF_OTHERS = OF_KEPT + OF_SLOTS + OF_STRAGGLERS
+OF_OLDER_VERSIONS = ("block_equal", "block_kept")
+OF_OTHERS = OF_KEPT + OF_SLOTS + OF_STRAGGLERS + OF_OLDER_VERSIONS
 OF_FILES = [point for point in POINTS if point not in AFTER_REMOVALS + OF_OTHERS]
 MAY_REPEAT = ("published", "confirmed")
 """Between the broker's taking an announcement and our record of its confirm (design: guarantee 1)."""

@@ -13,8 +13,8 @@ from sarrapipe.units import format_duration
 __all__ = ["command"]
 
 _HEADER = (
-    "Flow", "State", "Run", "msg/s", "file/s", "RxB/s", "pub/s", "Messages", "Files", "RxData", "Published",
-    "Errors", "Retry", "Lag", "Note",
+    "Flow", "State", "Run", "msg/s", "file/s", "RxB/s", "pub/s", "Messages", "Files", "RxData", "Kept",
+    "Published", "Errors", "Retry", "Lag", "Note",
 )  # fmt: skip
 
 
@@ -54,7 +54,13 @@ def _row(status: FlowStatus) -> tuple[str, ...]:
         ),
         *(
             size(totals.get(name, 0))
-            for name in ("messages_received", "files_ok", "bytes_received", "messages_published")
+            for name in (
+                "messages_received",
+                "files_ok",
+                "bytes_received",
+                "bytes_kept",
+                "messages_published",
+            )
         ),
         size(errors),
         size(totals.get("gauge_retry_waiting", 0)),

@@ -178,6 +178,7 @@ QUICK = [
     _case("blocks k1", (BLOCK_0, BLOCK_1), {"a": "v1"}, 3900, heard=("v1",), kills=1),
     _case("blocks k2", (BLOCK_0, BLOCK_1), {"a": "v1"}, 10_000, heard=("v1",), kills=2),
     _case("blocks fail k1", (BLOCK_0, BLOCK_1), {"a": "v1"}, 47_000, heard=("v1",), kills=1, fails=1),
+    _case("blocks, one refused", (BLOCK_0, BLOCK_1), {"a": "v1"}, 1600, heard=("v1",), refusals=1),
     _case("blocks, one twice", (BLOCK_0, BLOCK_1, BLOCK_1._replace(pub=2)), {"a": "v1"}, 2400, heard=("v1",)),
     _case(
         "blocks, nodupe off k1", (BLOCK_0, BLOCK_1), {"a": "v1"}, 3900, heard=("v1",), kills=1, nodupe=False

@@ -158,6 +158,11 @@ class Steps(Surroundings):
         else:
             w.swap(t, t._replace(at="unlink", extra="keep"))
 
+    def do_refuse(self, w: World, t: Thread) -> None:
+        """What is committed cannot be put in place for a while."""
+        w.spend("refusals")
+        w.swap(t, t._replace(at="unlink", extra="keep"))
+
     def do_rest(self, w: World, t: Thread) -> None:
         """A written block is kept until the others have come; its holder needs not remember it."""
         if w.has("rests"):
@@ -494,6 +499,7 @@ def _may_rest(w: World, t: Thread) -> bool:
 OPTIONAL = {
     "rest": _may_rest,
     "fail": lambda w, t: t.message >= 0 and w.has("fails"),
+    "refuse": lambda w, t: w.has("refusals"),
     "early": lambda w, t: t.tag and not t.kept and t.message >= 0 and w.has("early"),
     "ack_early": lambda w, t: t.tag and t.kept,
 }
@@ -512,7 +518,7 @@ ACTIONS = {
     "ab_drop": ("ab_drop",),
     "ad_unlink": ("ad_unlink",),
     "ad_end": ("ad_end",),
-    "rename": ("rename",),
+    "rename": ("rename", "refuse"),
     "check": ("check",),
     "publish": ("publish",),
     "settle": ("settle",),

@@ -69,6 +69,8 @@ class Scenario(NamedTuple):
     """Messages that may be kept and acknowledged early."""
     fails: int = 0
     """Transfers that may fail for a while."""
+    refusals: int = 0
+    """Renames that the file system may refuse for a while."""
     rests: int = 0
     """Blocks that are written and kept until the others have come; an owner parks the file with its own."""
     helpers: int = 0
@@ -195,7 +197,7 @@ class State(NamedTuple):
 
 BUDGET = (
     "kills", "restarts", "power", "early", "fails", "rests",
-    "helpers", "outsider", "false_deaths", "elsewhere",
+    "helpers", "outsider", "false_deaths", "elsewhere", "refusals",
 )  # fmt: skip
 PROCESSES = 2
 DEAD = 90

@@ -130,6 +130,14 @@ def a_drop_answers(w, held, me):
     return completion.drop(w, held, me)
 
 
+def a_drop_leaves_the_record(w, held, me):
+    """What was committed and not put in place counts as what its path holds."""
+    paths = w.t_paths
+    answer = completion.drop(w, held, me)
+    w.t_paths = paths
+    return answer
+
+
 def blocks_of_the_dead_run(w, a, nonce, me, now):
     """A block's redelivery waits for a holder that is not there any more."""
     answer = admission.admit(w, a, nonce, me, now)
@@ -247,6 +255,7 @@ BROKEN = [
     ("segments k2", _rules(claim=claims_of_others_are_free, mark=every_mark_counts)),
     ("remove, put again k1", _rules(begin_removal=removals_in_any_order)),
     ("small early fail k2 r1", _rules(drop=a_drop_answers)),
+    ("blocks, one refused", _rules(drop=a_drop_leaves_the_record)),
     ("blocks k1", _rules(admit=blocks_of_the_dead_run)),
     ("blocks, one twice, nodupe off", _rules(admit=repeated_blocks_begin_anew)),
     ("remove, put again k1", _rules(admit=duplicates_do_not_raise)),
