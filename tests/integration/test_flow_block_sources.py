@@ -15,7 +15,7 @@ pytestmark = pytest.mark.broker
 
 DATA = os.urandom(5560)
 BLOCK = 1000
-LINES = "identity sha512\nattempts 2\nblockTimeout 1h\nhousekeeping 10m"
+LINES = "identity sha512\nattempts 2\nblockTimeout 15m\nhousekeeping 10m"
 UNKNOWN = {"method": "cod", "value": "sha512"}
 
 
@@ -59,10 +59,11 @@ def assert_whole(site, tap, flow, data=DATA):
     site.assert_clean(flow)
 
 
-def pass_hours(flow, hours=3):
-    """Let time pass in steps in which resting blocks are asked about."""
-    for _ in range(hours * 6):
-        flow.advance(600, turns=4)
+def pass_time(flow, until=lambda: False):
+    """Let time pass in steps in which resting blocks are asked about: longer than twice `blockTimeout`."""
+    for _ in range(6):
+        if not until():
+            flow.advance(601, turns=4)
 
 
 def until_quiet(flow):
@@ -76,7 +77,7 @@ def test_missing_blocks_are_asked_of_every_source(site):
         site.publish(posted.message(0, baseUrl=poor.url))
         site.publish(posted.message(5, baseUrl=rich.url))
         flow.until_counted(Counter.SEGMENTS_OK, 2)
-        pass_hours(flow, 2)
+        pass_time(flow, lambda: len(poor.requests) > 1)
         flow.until_counted(Counter.FILES_ASSEMBLED)
         until_quiet(flow)
         assert len(poor.requests) > 1, "it was asked too"
@@ -91,7 +92,7 @@ def test_blocks_that_no_source_has_are_reported(site, caplog):
         site.publish(posted.message(0, baseUrl=one.url))
         site.publish(posted.message(0, baseUrl=two.url, pubTime="20990102T030405"))
         flow.until_counted(Counter.SEGMENTS_OK)
-        pass_hours(flow)
+        pass_time(flow, lambda: flow.count(Counter.MESSAGES_EXPIRED))
         assert flow.count(Counter.MESSAGES_EXPIRED) == 2
         assert {request.path for request in (*one.requests, *two.requests)} == {"/d/big"}
         assert len(one.requests) > 1
@@ -159,7 +160,7 @@ def test_a_file_replaced_between_two_instances_is_not_mixed(site):
     again.until_counted(Counter.MESSAGES_REJECTED, 3)
     assert again.count(Counter.ERRORS_CHANGED) >= 3
     assert again.count(Counter.SEGMENTS_OK) == 0
-    pass_hours(again)
+    pass_time(again, lambda: again.count(Counter.MESSAGES_EXPIRED))
     until_quiet(again)
     assert tap.take() == []
     again.close()

@@ -182,6 +182,7 @@ def test_otherwise_blocks_are_kept_here(site, lines):
     assert [queue for queue in site.vhost.queues() if ".retry." in queue] == []
 
 
+@pytest.mark.slow
 def test_a_queue_that_somebody_deletes_is_made_again(site):
     flow = mover(site, "one")
     posted = Posted(site, "d/big", DATA, 1000, put=False)
@@ -210,6 +211,7 @@ def test_declare_and_cleanup(site):
     assert site.vhost.queues() == []
 
 
+@pytest.mark.slow
 def test_without_permission_messages_stay_with_the_broker(site):
     """Unacknowledged, until the default exchange may be written to."""
     permissions = f"/api/permissions/{site.vhost.quoted}/feeder"

@@ -105,7 +105,7 @@ def test_a_file_in_segments(site, damage):
     assert_whole(site, tap, flow, "big", LARGE)
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("damage", [cut, cut_and_stretched, replaced, directory])
 def test_a_file_in_blocks(site, damage):
     tap, flow = site.tap(), site.run(lines="identity sha512")
     posted = Posted(site, "big", BLOCKS, MIB)
@@ -118,7 +118,7 @@ def test_a_file_in_blocks(site, damage):
     assert_whole(site, tap, flow, "big", BLOCKS)
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("damage", [cut_and_stretched, replaced, link])
 def test_a_file_in_blocks_that_rest_while_the_flow_is_stopped(site, damage):
     first = site.run(lines="identity sha512")
     posted = Posted(site, "big", BLOCKS, MIB)
