@@ -45,7 +45,8 @@ _ONE_IN: Final = 100
 _BELOW: Final = "delta"
 _LIMIT_S: Final = 600.0
 _LONG_AGO: Final = (1e9, 1e9)
-_OURS: Final = ("sarrapipe", "sarrapipe-2")
+_OURS: Final = ("sarrapipe", "sarrapipe-2", "sarrapipe-inplace")
+_LINES: Final = {"sarrapipe-inplace": ("inplace on",)}
 _RECEIVED: Final = re.compile(r"^Total bytes received: ([0-9,]+)$", re.MULTILINE)
 
 
@@ -105,7 +106,8 @@ def _our_side(
     stack: contextlib.ExitStack, bench: Bench, ssh: SshSite, versions: _Versions, name: str
 ) -> Callable[[int], Run]:
     instances = 2 if name.endswith("-2") else 1
-    bulk = BulkFlow(name=name, settings=("streams 16", "identity xxh3_128"), instances=instances)
+    lines = ("streams 16", "identity xxh3_128", *_LINES.get(name, ()))
+    bulk = BulkFlow(name=name, settings=lines, instances=instances)
     flow = bulk.flow(bench, bench.fresh("dest"))
     side = Sarrapipe(bench.site, bench.path(name), name=name)
     cage = stack.enter_context(start_flow(bench, side, flow))
@@ -207,7 +209,7 @@ SCENARIO = Scenario(
     in_memory=True,
     comparisons=(
         Comparison(key="rsync", ours="sarrapipe", peer="rsync", figure="seconds"),
-        Comparison(key="rsync-inplace", ours="sarrapipe", peer="rsync-inplace", figure="seconds"),
+        Comparison(key="rsync-inplace", ours="sarrapipe-inplace", peer="rsync-inplace", figure="seconds"),
         Comparison(key="rsync-moved", ours="sarrapipe", peer="rsync", figure="moved_mb"),
         Comparison(key="two", ours="sarrapipe-2", peer="sarrapipe", figure="seconds"),
     ),

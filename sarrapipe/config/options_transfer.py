@@ -199,6 +199,14 @@ class TransferOptions:
         "whole; off, each block becomes a file of its own, announced as a block (movers of a shared-broker "
         "pump, which hold different blocks).",
     )
+    inplace: bool = option(
+        flag,
+        default=False,
+        section=_TRANSFER,
+        help="Write a new version of a file announced in blocks into the one in place, instead of beside it: "
+        "only the blocks that changed are written, without room for a second file. Until it is whole readers "
+        "see blocks of both versions.",
+    )
     segment_at: int = option(
         size,
         0,

@@ -142,7 +142,7 @@ LATER: Final = frozenset({
     "exchange_split", "exchangeSplit", "flowMain", "force_polling", "fp", "ftpFilenameEncoding",
     "gateway_for", "hb_memory_baseline_file", "hb_memory_max", "hb_memory_multiplier", "httpsSafeQuote",
     "httpUserAgent", "imx", "inl", "inline", "inline_encoding", "inline_max", "inlineByteMax",
-    "inlineEncoding", "inlineOnly", "inplace", "log_format", "log_rotate", "logdays", "logDuplicates",
+    "inlineEncoding", "inlineOnly", "log_format", "log_rotate", "logdays", "logDuplicates",
     "logEvents", "logFormat", "logJson", "logMetrics", "logRotate", "logRotate_interval", "logRotateCount",
     "logRotateInterval", "logStdout", "max_inflight_messages", "max_queued_messages", "MemoryBaseLineFile",
     "MemoryMax", "MemoryMultiplier", "messageDebugDump", "messageRateMax", "messageRateMin",

@@ -27,10 +27,13 @@ from sarrapipe.flow.blockkeep import BlockKeep, Compared, Standing
 from sarrapipe.flow.blocks import BlockSource, block_source, is_trusted
 from sarrapipe.flow.blocksources import elsewhere, learn_version, other_versions
 from sarrapipe.flow.closing import End, next_step, pause_s
-from sarrapipe.flow.comparer import Comparer, Comparison
+from sarrapipe.flow.comparer import Comparer, Comparison, Recheck
 from sarrapipe.flow.filetask import expected_method
+from sarrapipe.flow.inplacing import may_write, written_ranges
 from sarrapipe.flow.sources import is_of_the_source
 from sarrapipe.ledger import blocks as ledger_blocks
+from sarrapipe.ledger.completion import Blocker
+from sarrapipe.ledger.inplace import MayWrite
 from sarrapipe.ledger.ledger import Decisions
 from sarrapipe.ledger.order import file_is_older
 from sarrapipe.ledger.records import ASSEMBLING, Claim, FileRow
@@ -153,6 +156,8 @@ class BlockFetch:
         self.file = file
         self.task = task
         self.standing = Standing()
+        self.may_write = False
+        self.ranges: list[tuple[int, int, bytes]] = []
         self.parts: dict[bytes, Part] = {}
         self.validators: dict[str, str] = {}
         self.asked_versions: set[str] = set()
@@ -199,6 +204,7 @@ class BlockFetches:
         is_woken: A sibling has news: what rests is to be asked about; taken likewise.
         lost: Own files whose row is another's now, or given up; taken likewise.
         paused_by: The error for which no new work should be taken; taken likewise.
+        blockers: What dead processes had decided about files that are to be written in place; taken likewise.
     """
 
     def __init__(
@@ -215,6 +221,7 @@ class BlockFetches:
         self.lost: list[BlockedFile] = []
         self.paused_by: SarrapipeError | None = None
         self.is_woken = False
+        self.blockers: list[Blocker] = []
 
     # ---- what the work asks
 
@@ -393,6 +400,14 @@ class BlockFetches:
         assert part.digests is not None
         fetch.done.append((part, part.digests.own.digest()))
 
+    def recheck(self, job: Recheck) -> None:
+        """Have a file that was written in place read once more."""
+        self._keep.recheck(job)
+
+    def forget_recheck(self, job: Recheck) -> None:
+        """Nobody wants that any more."""
+        self._keep.forget(job)
+
     @property
     def has_compared(self) -> bool:
         """Whether `collect_compared` has something to do."""
@@ -546,6 +561,7 @@ class BlockFetches:
         if fetch.task is not None:
             row = decide.row(fetch.claim)
             fetch.size = fetch.plan.size if row is None else row.size
+            fetch.ranges = written_ranges(decide, fetch)
             fetch.complete = True
         else:
             self.announce_work()  # its owner is waiting for this
@@ -554,6 +570,19 @@ class BlockFetches:
         decide.unclaim(fetch.claim, self.remove(fetch))
         if fetch.task is not None:
             self.lost.append(fetch.task)
+
+    def _may_write(self, decide: Decisions, fetch: BlockFetch, part: Part) -> bool:
+        answer, blocker = may_write(decide, fetch)
+        if answer is MayWrite.YES:
+            return True
+        part.look_again_s = self._clock.monotonic_s() + _ASK_AGAIN_S
+        if blocker is not None and blocker.dead:
+            self.blockers.append(blocker)
+        elif answer is not MayWrite.WAIT and fetch.task is not None:
+            fetch.task.displaced()
+        elif answer is not MayWrite.WAIT:
+            decide.unclaim(fetch.claim, self.remove(fetch))
+        return False
 
     def _claim(self, decide: Decisions, fetch: BlockFetch, part: Part, free_streams: int) -> int:
         """Return how many streams were taken."""
@@ -571,7 +600,7 @@ class BlockFetches:
             fetch.plan = SegmentPlan(row.size, row.segment_size)
         if part.failure is not None and not self._ask_elsewhere(decide, fetch, part):
             return 0
-        if free_streams <= 0:
+        if free_streams <= 0 or not self._may_write(decide, fetch, part):
             return 0
         learn_version(decide, fetch, part.source)
         got = decide.claim(claim, 1, first=part.number, count=1, inode=fetch.file.inode)

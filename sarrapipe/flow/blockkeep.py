@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sarrapipe.crashpoints import passing
 from sarrapipe.errors import SarrapipeError
 from sarrapipe.flow.blocks import is_trusted
-from sarrapipe.flow.comparer import Comparer, Comparison
+from sarrapipe.flow.comparer import Comparer, Comparison, Recheck
 from sarrapipe.log import get_logger, printable
 from sarrapipe.message.identity import DIGEST_BYTES
 from sarrapipe.message.model import Identity
@@ -113,7 +113,7 @@ class BlockKeep:
             part.source.length,
             announced,
         )
-        self._comparer.compare(part.comparison)
+        self._comparer.begin(part.comparison)
         return True
 
     def cancel(self, part: Part) -> bool:
@@ -124,15 +124,27 @@ class BlockKeep:
         self._comparer.cancel(comparison)
         return True
 
+    def recheck(self, job: Recheck) -> None:
+        """Have a file that was written in place read once more."""
+        self._comparer.begin(job)
+
+    def forget(self, job: Recheck) -> None:
+        """Nobody wants that any more."""
+        self._comparer.cancel(job)
+
     @property
     def has_completed(self) -> bool:
         """Whether `completed` would return something."""
         return self._comparer.has_completed
 
     def completed(self) -> list[Compared]:
-        """Return the blocks that were compared since the last call."""
+        """Return the blocks that were compared since the last call; tell those who had a file rechecked."""
         found = []
         for comparison in self._comparer.completed():
+            if isinstance(comparison, Recheck):
+                comparison.owner.rechecked(comparison)
+                continue
+            assert isinstance(comparison, Comparison)
             owner = comparison.owner
             assert isinstance(owner, _Owner), "as given in `begin`"
             fetch, part = owner

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sarrapipe.errors import IdentityMismatch
+from sarrapipe.errors import IdentityMismatch, InflightDamaged, SarrapipeError
 from sarrapipe.flow.blockfetch import BlockFetch, Ended
-from sarrapipe.flow.blocks import file_identity
+from sarrapipe.flow.blocks import file_identity, is_trusted
+from sarrapipe.flow.comparer import Recheck
 from sarrapipe.flow.segmented import SegmentedDownload
 from sarrapipe.flow.task import Placed
 from sarrapipe.ledger.admission import Admission, Announcement
 from sarrapipe.message.blocknames import root_name
 from sarrapipe.message.identity import DIGEST_BYTES
 from sarrapipe.message.worklist import WorkItem
-from sarrapipe.segment import assembly
+from sarrapipe.segment import assembly, inplace
+from sarrapipe.segment.inplace import InPlaceFile
 from sarrapipe.segment.plan import SegmentPlan
 from sarrapipe.shm.slots import Counter
 
@@ -34,7 +36,16 @@ class BlockedFile(SegmentedDownload):
         part_end: How the block of its own item ended; None while it is under way.
     """
 
-    __slots__ = ("_computed", "_fetch", "_is_counted", "_size", "part_end")
+    __slots__ = (
+        "_computed",
+        "_fetch",
+        "_is_counted",
+        "_is_displaced",
+        "_ranges",
+        "_recheck",
+        "_size",
+        "part_end",
+    )
 
     def __init__(
         self, item: WorkItem, announcement: Announcement, admission: Admission, downloads: Downloads
@@ -44,6 +55,9 @@ class BlockedFile(SegmentedDownload):
         self._computed = ""
         self._size = announcement.size
         self._is_counted = False
+        self._is_displaced = False
+        self._ranges: list[tuple[int, int, bytes]] = []
+        self._recheck: Recheck | None = None
         self.part_end: Ended | None = None
 
     def begin(self) -> None:
@@ -61,7 +75,7 @@ class BlockedFile(SegmentedDownload):
             return
         file = self.open_file()
         known = announcement.size if announcement.size >= 0 else count * announcement.segment_size
-        if fresh and announcement.size >= 0:
+        if fresh and announcement.size >= 0 and not isinstance(file, InPlaceFile):
             file.preallocate(known)
         self._fetch = self.downloads.blocks.own(self, SegmentPlan(known, announcement.segment_size))
         self._follow()
@@ -96,6 +110,8 @@ class BlockedFile(SegmentedDownload):
         Args:
             size: Of the whole file.
         """
+        if self._fetch is not None:
+            self._ranges = self._fetch.ranges
         self._fetch = None
         if size != self._size:
             self._size = size
@@ -103,7 +119,24 @@ class BlockedFile(SegmentedDownload):
         if self.verification is not None:
             self.downloads.segments.verifier.wrote_all(self.verification)
         else:
-            self.downloads.segments.finish(self)
+            self.hashed(None, None)
+
+    def hashed(self, value: str | None, error: SarrapipeError | None) -> None:
+        """Take the digest over the whole; what was visible meanwhile is read once more first."""
+        if error is not None or not isinstance(self.file, InPlaceFile):
+            super().hashed(value, error)
+            return
+        self.verification = None
+        self._recheck = Recheck(self, self.file.fd, self._ranges, value)
+        self.downloads.blocks.recheck(self._recheck)
+
+    def rechecked(self, job: Recheck) -> None:
+        """Finish a file that is what was written; what somebody else changed is put together anew."""
+        self._recheck = None
+        error = None
+        if not job.is_right:
+            error = InflightDamaged(f"{self.target}: changed by another while it was written in place")
+        self.downloads.segments.finish(self, job.value, error)
 
     def verified(self, value: str | None) -> None:
         """Take the digest over the whole file and finish.
@@ -135,13 +168,53 @@ class BlockedFile(SegmentedDownload):
         )
 
     def place(self) -> None:
-        """Rename the inflight file over the target, and let the item be the whole file's."""
-        super().place()
+        """Rename the inflight file over the target, and let the item be the whole file's.
+
+        What was written in place is there already; only its mark goes.
+
+        Raises:
+            InflightDamaged: Another file took its place.
+            StorageError: The file system refused.
+        """
+        if self.file is None:
+            self.file = self._reopen_in_place()
+        if isinstance(self.file, InPlaceFile):
+            inplace.publish(self.file)
+            self.file = None
+        else:
+            super().place()
         self._announce_whole()
+
+    def make_file(self) -> assembly.InflightFile:
+        """Claim the file in place where it is to be brought up to date, else make one beside it.
+
+        Raises:
+            StorageError: The file system refused.
+        """
+        blocks = self.item.message.blocks
+        config = self.config
+        if config.inplace and not config.discard and not self._is_in_place and blocks and is_trusted(blocks):
+            file = inplace.begin(self._destination, self._path, self.nonce)
+            if file is not None:
+                return file
+        return super().make_file()
+
+    def _open_again(self) -> assembly.InflightFile | None:
+        return self._reopen_in_place() or super()._open_again()
+
+    def _reopen_in_place(self) -> InPlaceFile | None:
+        return inplace.reopen(self._destination, self._path, self.nonce, self.inode or None)
+
+    def displaced(self) -> None:
+        """Another file took the place of the one that was to be written in place: begin with a new one."""
+        if not self._is_displaced:
+            self._is_displaced = True
+            self.downloads.broke(self, InflightDamaged(f"{self.target}: another file took its place"))
 
     def placed(self) -> Placed:
         """Look for our file, and for what was computed over it."""
-        found = self.find_placed()
+        self.file = self._reopen_in_place()
+        found = Placed.INFLIGHT if self.file is not None else self.find_placed()
         if found is Placed.GONE:
             return found
         noted = assembly.noted_identity(self._destination, self.file, self._path)
@@ -180,6 +253,9 @@ class BlockedFile(SegmentedDownload):
         fetch, self._fetch = self._fetch, None
         if fetch is not None:
             self.given_back = self.downloads.blocks.remove(fetch)
+        if self._recheck is not None:
+            self.downloads.blocks.forget_recheck(self._recheck)
+            self._recheck = None
         self._forget_verification()
         super().release()
 

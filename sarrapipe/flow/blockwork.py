@@ -20,7 +20,7 @@ from sarrapipe.ledger.completion import Closed
 from sarrapipe.ledger.ledger import Decisions, Ledger
 from sarrapipe.log import get_logger, printable
 from sarrapipe.message.worklist import Report, WorkItem
-from sarrapipe.segment import assembly
+from sarrapipe.segment import assembly, inplace
 from sarrapipe.segment.plan import SegmentPlan
 
 if TYPE_CHECKING:
@@ -122,8 +122,9 @@ class BlockWork:
         if fetch is None:
             try:
                 destination, path = self._places.find(item.target)
-                inode = admission.inode or None
-                file = assembly.reopen(destination, path, claim.nonce.hex(), inode, claim.generation)
+                nonce, inode = claim.nonce.hex(), admission.inode or None
+                file = assembly.reopen(destination, path, nonce, inode, claim.generation)
+                file = file or inplace.reopen(destination, path, nonce, inode)
             except SarrapipeError as error:
                 _log.warning("cannot join %s: %s", printable(item.target), error)
                 return False
@@ -152,6 +153,9 @@ class BlockWork:
         incoming += self._ask_again
         incoming += fetches.ask_again
         self._ask_again, fetches.ask_again = [], []
+        blockers, fetches.blockers = fetches.blockers, []
+        for blocker in blockers:
+            self._heirs.inherit(blocker)
         ended, fetches.ended = fetches.ended, []
         for one in ended:
             self._dispose(one.items, one.end, one.report, turn, now_s)

@@ -64,13 +64,22 @@ class FileTask(ContentTask):
         if self.file is not None or (self.resumes and self.reopen_file()):
             assert self.file is not None
             return self.file
-        file = assembly.create(self._destination, self._path, self.nonce, self._creation_mode())
-        if self.in_segments:
-            assembly.mark_under_way(file)
+        file = self.make_file()
         passing("inflight_made")
         self.resumes = True
         self.file = file
         self.inode = file.inode
+        return file
+
+    def make_file(self) -> assembly.InflightFile:
+        """Make the inflight file.
+
+        Raises:
+            StorageError: The file system refused.
+        """
+        file = assembly.create(self._destination, self._path, self.nonce, self._creation_mode())
+        if self.in_segments:
+            assembly.mark_under_way(file)
         return file
 
     def reopen_file(self) -> bool:

@@ -26,6 +26,7 @@ from sarrapipe.ledger.ledger import Decisions
 from sarrapipe.ledger.removal import Removal, Remove, Rename
 from sarrapipe.log import get_logger
 from sarrapipe.message.worklist import Report, WorkItem
+from sarrapipe.segment.inplace import is_being_written
 
 __all__ = ["Acted", "LocalRemoval", "RemovalTask", "is_removal"]
 
@@ -227,7 +228,8 @@ class LocalRemoval(RemovalTask):
                 return False
             status = new_place.stat(new)
             return status is not None and self._is_meant(request, status)
-        if not self._is_meant(request, there):
+        # What is being written in place is no version of anything, and goes on being written.
+        if not self._is_meant(request, there) or is_being_written(request.old):
             return False
         with (
             old_place.parent(old) as (old_dir, old_name),

@@ -29,9 +29,10 @@ from sarrapipe.ledger.records import Claim
 from sarrapipe.message import identity
 from sarrapipe.message.worklist import WorkItem
 from sarrapipe.segment.assembly import GENERATION_XATTR
+from sarrapipe.segment.inplace import is_being_written
 from sarrapipe.units import format_time
 
-__all__ = ["ALONE", "Placed", "Task", "announce", "look_at", "raise_pub_time"]
+__all__ = ["ALONE", "Placed", "Task", "announce", "look_again", "look_at", "raise_pub_time"]
 
 
 ALONE: Final = "_alone"
@@ -201,8 +202,10 @@ def _compared_path(item: WorkItem, basis: str) -> str:
     return item.message.rel_path
 
 
-def look_at(target: str, config: FlowConfig) -> Standing | None:
+def look_at(target: str, config: FlowConfig, own_inode: int = 0) -> Standing | None:
     """Return the file that is at a target path now; None where there is none to be compared with.
+
+    One that is brought up to date in place (`own_inode`) is not compared with itself.
 
     Directories are not replaced by files. The time of a symbolic link is when it was made here, which says
     nothing of its age. Where times are not copied, those of files say nothing either.
@@ -213,9 +216,17 @@ def look_at(target: str, config: FlowConfig) -> Standing | None:
         status = os.lstat(target)
     except OSError:
         return None  # nothing there; or a path that cannot be walked, as whoever opens it will find
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) or status.st_ino == own_inode:
         return None
     return Standing(status.st_mtime_ns, _generation_of(target, flow_mark(config.state_dir)))
+
+
+def look_again(target: str, config: FlowConfig, own_inode: int = 0) -> Standing | None:
+    """The same once more, where what stands there seems to be newer.
+
+    A file that is being written in place, or was left half done, has a late time and holds no version.
+    """
+    return None if is_being_written(target) else look_at(target, config, own_inode)
 
 
 def raise_pub_time(item: WorkItem, pub_ns: int) -> None:

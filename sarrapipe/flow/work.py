@@ -30,7 +30,7 @@ from sarrapipe.flow.places import Places
 from sarrapipe.flow.removals import Acted, RemovalTask, is_removal
 from sarrapipe.flow.removing import Removing, become_removal, fetched_rename
 from sarrapipe.flow.sends import FarName
-from sarrapipe.flow.task import Placed, Task, announce, look_at, raise_pub_time
+from sarrapipe.flow.task import Placed, Task, announce, look_again, look_at, raise_pub_time
 from sarrapipe.flow.tasks import Tasks
 from sarrapipe.flow.waiting import Waitlist
 from sarrapipe.ledger.admission import Admission, Admit, Announcement
@@ -259,7 +259,7 @@ class Work:
 
     def _decide_and_act(self, confirmed: list[WorkItem], turn: Turn) -> None:
         ready, self._ready = self._ready, []
-        standing = [look_at(task.target, self._config) for task in ready]
+        standing = [look_at(task.target, self._config, task.inode) for task in ready]
         if ready:
             passing("verified")
         removals, announced = self._prepare(turn)
@@ -276,7 +276,7 @@ class Work:
                 self._park(decide, quiet)
                 self._blocks.parked(decide, quiet.claim.generation)
             for task, there in zip(ready, standing, strict=True):
-                again = partial(look_at, task.target, self._config)
+                again = partial(look_again, task.target, self._config, task.inode)
                 commits.append(decide.commit(task.claim, task.inode, there, again))
             for removal in removals:
                 removal.decide(decide)

@@ -26,10 +26,11 @@ from typing import Final, Self
 
 from sarrapipe.clock import SYSTEM_CLOCK, Clock
 from sarrapipe.errors import LedgerError
-from sarrapipe.ledger import admission, blocks, completion, recovery, removal, segments
+from sarrapipe.ledger import admission, blocks, completion, inplace, recovery, removal, segments
 from sarrapipe.ledger.admission import Admission, Announcement
 from sarrapipe.ledger.completion import Closed, Commit, Committed, Misplaced, Standing
 from sarrapipe.ledger.environment import DEFAULT_MAP_SIZE, Environment, open_environment
+from sarrapipe.ledger.inplace import InPlace
 from sarrapipe.ledger.keys import Nonces
 from sarrapipe.ledger.records import Claim, FileRow, Pending, Tables
 from sarrapipe.ledger.recovery import Abandoned
@@ -150,6 +151,10 @@ class Decisions(View):
             again = look_again()
             outcome = completion.commit(self.tables, claim, inode, again, self._me, self.now_ns, sure=True)
         return outcome
+
+    def may_write(self, claim: Claim, *, is_there: bool) -> InPlace:
+        """Decide whether a version may be written into the file in place. See `inplace.may_write`."""
+        return inplace.may_write(self.tables, claim, is_there=is_there)
 
     def settle(self, claim: Claim) -> Closed:
         """Close a row whose announcement was confirmed."""

@@ -9,7 +9,7 @@ import pytest
 import xxhash
 from servers import wait_until
 
-from sarrapipe.flow.comparer import Comparer, Comparison
+from sarrapipe.flow.comparer import Comparer, Comparison, Recheck
 from sarrapipe.message import identity
 from sarrapipe.message.model import Identity
 
@@ -50,7 +50,7 @@ def comparison(files, offset=1000, length=2 << 20, announced=None, target=True):
 
 def result(comparer, one):
     done = []
-    comparer.compare(one)
+    comparer.begin(one)
     wait_until(lambda: done.extend(comparer.completed()) or done, 20, "it is compared")
     assert done == [one]
     assert not comparer.has_completed
@@ -88,35 +88,42 @@ def test_a_file_that_cannot_be_written_is_an_error_that_is_told(comparer, files,
         assert result(comparer, comparison([files[0], read_only])) is None
     finally:
         os.close(read_only)
-    assert "is fetched" in caplog.text
+    assert "taken for different" in caplog.text
 
 
-class Meddler(Comparer):
+class Meddled(Comparison):
     """Somebody changes the file in place when it has been read and is not copied yet."""
 
-    def __init__(self, path):
-        super().__init__(lambda: None)
-        self._path = path
-
-    def _copy(self, comparison, target):
-        self._path.write_bytes(bytes(len(DATA)))
-        return super()._copy(comparison, target)
+    def copy(self, target):
+        os.pwrite(self.source, bytes(len(DATA)), 0)
+        return super().copy(target)
 
 
-def test_what_changes_between_reading_and_copying_is_not_believed(files, tmp_path):
+def test_what_changes_between_reading_and_copying_is_not_believed(comparer, files):
     """Seen in what was copied, not in what was read."""
-    made = Meddler(tmp_path / "standing")
-    assert result(made, comparison(files)) is None
-    made.close()
+    one = Meddled("owner", files[0], files[1], 0, 1000, digest_of(DATA[:1000]))
+    assert result(comparer, one) is None
+
+
+def test_a_file_is_read_once_more(comparer, files):
+    ranges = [(at, 1000, xxhash.xxh3_128_digest(DATA[at : at + 1000])) for at in (0, 5000)]
+    for wrong, is_right in ((), True), (([(9, 10, bytes(16))]), False), ([(len(DATA), 1, bytes(16))], False):
+        job = Recheck("owner", files[0], [*ranges, *wrong], "value")
+        comparer.begin(job)
+        done = []
+        wait_until(lambda done=done: done.extend(comparer.completed()) or done, 20, "it is read")
+        assert done == [job]
+        assert job.is_right is is_right
+        assert job.value == "value"
 
 
 def test_nothing_is_written_once_it_is_cancelled(comparer, files):
     """Whoever cancels waits for the piece that is being copied, and there is no other."""
     one, other = comparison(files), comparison(files)
     with one.writing:
-        comparer.compare(one)
+        comparer.begin(one)
         one.cancelled = True
-    comparer.compare(other)
+    comparer.begin(other)
     comparer.cancel(other)
     comparer.cancel(one)
     size = os.fstat(files[1]).st_size
@@ -128,6 +135,6 @@ def test_nothing_is_written_once_it_is_cancelled(comparer, files):
 def test_close_ends_the_thread_and_what_waits(files):
     made = Comparer(lambda: None)
     for _ in range(20):
-        made.compare(comparison(files))
+        made.begin(comparison(files))
     made.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "compare"]

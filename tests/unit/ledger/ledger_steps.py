@@ -13,7 +13,7 @@ from typing import Any
 from ledger_faults import ENVIRONMENT, Surroundings
 from ledger_world import FOREIGN, NODUPE_NS, Event, Move, Put, Remove, State, Thread, World, is_later
 
-from sarrapipe.ledger import admission, blocks, completion, recovery, removal, segments
+from sarrapipe.ledger import admission, blocks, completion, inplace, recovery, removal, segments
 from sarrapipe.ledger.admission import Admit
 from sarrapipe.ledger.completion import Blocker, Commit, Misplaced, Standing
 from sarrapipe.ledger.order import event_is_older, file_is_older
@@ -41,6 +41,7 @@ class Rules:
     not_moved = staticmethod(removal.not_moved)
     settle_removal = staticmethod(removal.settle_removal)
     abandon = staticmethod(recovery.abandon)
+    may_write = staticmethod(inplace.may_write)
 
 
 class Steps(Surroundings):
@@ -131,7 +132,7 @@ class Steps(Surroundings):
 
     def _write(self, w: World, claim: Claim, number: int, version: str) -> None:
         """Write through the descriptor: wherever the file is by now."""
-        inode = claim.nonce[0]
+        inode = self._inode(w, claim)
         parts = w.content.get(inode)
         if parts is None:
             return
@@ -140,6 +141,15 @@ class Steps(Surroundings):
         in_place = any(entry[0] == inode for entry in w.final.values())
         if in_place and len(set(parts)) > 1:
             raise Violation(f"a file in place was written to: {parts}")
+
+    def _entry(self, w: World, path: str) -> Any:
+        """What stands under a name."""
+        return w.final.get(path)
+
+    def _inode(self, w: World, claim: Claim) -> int:
+        """Of the file that is written under a claim."""
+        del w
+        return claim.nonce[0]
 
     def do_fail(self, w: World, t: Thread) -> None:
         """A transfer, or the file system, fails for a while."""
@@ -221,7 +231,7 @@ class Steps(Surroundings):
 
     def do_commit(self, w: World, t: Thread) -> bool | None:
         standing = t.extra if w.scenario.outsider else self._standing(w, t)
-        commit, inode = self.rules.commit, t.claim.nonce[0]
+        commit, inode = self.rules.commit, self._inode(w, t.claim)
         answer = commit(w, t.claim, inode, standing, t.process, 0)
         if answer.outcome is Commit.STANDING_NEWER:
             answer = commit(w, t.claim, inode, self._standing(w, t), t.process, 0, sure=True)
@@ -313,7 +323,7 @@ class Steps(Surroundings):
         """Where is the file? A recoverer asks, and a finisher who was interrupted."""
         message = w.scenario.messages[t.message]
         row = w.get_file(t.claim.generation)
-        entry = w.final.get(message.path)
+        entry = self._entry(w, message.path)
         if row is None or row.nonce != t.claim.nonce or row.owner != t.process:
             w.swap(t, t._replace(at="admit", claim=None, extra=None))
         elif entry is not None and entry[:2] == (row.inode, t.claim.generation):
@@ -334,7 +344,7 @@ class Steps(Surroundings):
         message = w.scenario.messages[t.message]
         removal = t.claim is None
         if not removal:
-            entry = w.final.get(message.path)
+            entry = self._entry(w, message.path)
             if entry is None or entry[1] != t.claim.generation:
                 if not w.scenario.outsider and not w.scenario.false_deaths:
                     raise Violation(f"{message.path} is announced and not in place")

@@ -86,6 +86,8 @@ class Scenario(NamedTuple):
     """Modification times and pubTimes contradict each other: the next hop may decide otherwise."""
     crossed: bool = False
     """Duplicate suppression across paths (`nodupe_basis data`)."""
+    before: str = ""
+    """Version that stands under the first path at the beginning."""
 
 
 class Event(NamedTuple):
@@ -203,6 +205,8 @@ PROCESSES = 2
 DEAD = 90
 """What a buried incarnation is called: all of them are one to the decisions, so their states are one too."""
 NODUPE_NS = 10**12
+OLD_INODE = 200
+"""Of the file that stands there at the beginning."""
 FOREIGN = -1
 """Inode of a file that a person put there."""
 
@@ -230,9 +234,14 @@ def first_state(scenario: Scenario) -> State:
     empty = Frozen()
     budget = tuple(getattr(scenario, name) for name in BUDGET)
     lives = tuple(range(1, PROCESSES + 1))
+    final = content = empty
+    if scenario.before:
+        first = scenario.messages[0]
+        final = Frozen({first.path: (OLD_INODE, b"old", 0)})
+        content = Frozen({OLD_INODE: (scenario.before,) * getattr(first, "segments", 1)})
     return State(
         empty, empty, empty, empty, empty, frozenset(lives), lives, frozenset(),
-        frozenset(range(len(scenario.messages))), empty, empty, empty, empty, empty, empty, budget,
+        frozenset(range(len(scenario.messages))), empty, final, empty, content, empty, empty, budget,
     )  # fmt: skip
 
 
@@ -351,6 +360,7 @@ class World:
         """The smallest number nobody refers to: histories that differ only in numbers are one state."""
         used = {row.nonce[0] for row in self.t_files.values()}
         used.update(self.content)
+        used.update(mark[1] for _, mark, _ in self.final.values() if mark.startswith(b"*"))
         used.update(t.claim.nonce[0] for t in self.threads if t.claim is not None)
         return bytes([next(n for n in range(1, 256) if n not in used)])
 

@@ -6,6 +6,7 @@ import pytest
 
 from sarrapipe.ledger import Admit, Announcement, Commit, Ledger
 from sarrapipe.ledger import blocks as ledger_blocks
+from sarrapipe.ledger.inplace import MayWrite
 
 S = 10**9
 GENERATION = b"g" * 16
@@ -207,3 +208,24 @@ def test_what_was_committed_and_given_up_is_not_taken_for_in_place(ledger):
         assert decide.commit(claim, 5, None).outcome is Commit.COMMITTED
         assert decide.drop(claim).closed
         assert decide.admit(block(0)).outcome is Admit.ADMITTED
+
+
+def test_the_file_in_place_is_written_when_nothing_about_it_is_pending(ledger):
+    with ledger.transaction() as decide:
+        whole = Announcement("/d/a", b"w" * 16, b"w", b"w", pub_ns=1, mtime_ns=1, size=3)
+        former = decide.admit(whole).claim
+        claim = decide.admit(block(0, pub=2)).claim
+        assert decide.may_write(claim, is_there=True).answer is MayWrite.YES
+        assert decide.commit(former, 7, None).outcome is Commit.COMMITTED
+        found = decide.may_write(claim, is_there=True)
+        assert found.answer is MayWrite.WAIT
+        assert not found.blocker.dead
+        decide.settle(former)
+        assert decide.may_write(claim, is_there=True).answer is MayWrite.YES
+        assert decide.may_write(claim, is_there=False).answer is MayWrite.LOST
+        newer = decide.admit(whole._replace(generation=b"n" * 16, fingerprint=b"n", mtime_ns=9 * S)).claim
+        decide.commit(newer, 8, None)
+        decide.settle(newer)
+        assert decide.may_write(claim, is_there=True).answer is MayWrite.OVERTAKEN
+        decide.drop(claim)
+        assert decide.may_write(claim, is_there=True).answer is MayWrite.LOST
