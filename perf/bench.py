@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import tempfile
@@ -36,12 +37,14 @@ class RunOptions:
         files: How many small files.
         size_bytes: Size of each file.
         only: Names of the sides to run; all if empty.
+        until_s: Monotonic seconds by which the last turn is to be over; the first one is run in any case.
     """
 
     runs: int
     files: int
     size_bytes: int
     only: tuple[str, ...] = ()
+    until_s: float = math.inf
 
     def wants(self, side: str) -> bool:
         """Tell whether a side is to be run."""

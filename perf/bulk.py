@@ -23,7 +23,7 @@ from typing import Final
 from perf import procstat, trees
 from perf.bench import Bench, RunOptions
 from perf.blocks import announce_blocks, renamed
-from perf.cage import Cage
+from perf.cage import Cage, CageError
 from perf.compare import Run
 from perf.delivery import wait_idle
 from perf.link.spec import LinkSpec
@@ -93,7 +93,7 @@ class BulkFlow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Fetched:
-    """How long one fetch took, where the file is, and what went wrong if it did not come."""
+    """How long one fetch took (0 if it broke off), where the file is, and what went wrong with it."""
 
     seconds: float
     path: str
@@ -266,7 +266,11 @@ def _fetch_flow(
 def _fetch_peer(bench: Bench, source: str, cage: Cage, peer: Fetcher, turn: int) -> Run:
     def fetch(link: str) -> _Fetched:
         path = bench.path(f"{os.path.basename(link)}.out")
-        done = peer.fetch(cage, bench.source_url + link, path, bench.path("peers.log"), limit_s=_LIMIT_S)
+        log = bench.path("peers.log")
+        try:
+            done = peer.fetch(cage, bench.source_url + link, path, log, limit_s=_LIMIT_S)
+        except CageError as error:  # axel crashes now and then; that is no reason to lose all other figures
+            return _Fetched(seconds=0.0, path=path, fault=str(error))
         return _Fetched(seconds=done.seconds, path=path)
 
     return _measure(bench, source, peer.name, cage, fetch, turn)
@@ -289,14 +293,17 @@ def _measure(
     with contextlib.suppress(FileNotFoundError):
         os.unlink(fetched.path)
     figures = {
-        "seconds": fetched.seconds,
-        "mb_per_s": size_bytes / 1e6 / fetched.seconds,
+        **(_rate(size_bytes, fetched.seconds) if fetched.seconds else {}),
         "warm_mb_per_s": warm / 1e6,
         **meter.figures(),
     }
-    bench.say(f"turn {turn + 1}: {name} {figures['mb_per_s']:.0f} MB/s")
+    bench.say(f"turn {turn + 1}: {name} {figures.get('mb_per_s', 0.0):.0f} MB/s {'; '.join(wrong)}")
     settings: dict[str, object] = {"size_bytes": size_bytes}
     return Run(side=name, turn=turn, ok=not wrong, wrong=wrong, figures=figures, settings=settings)
+
+
+def _rate(size_bytes: int, seconds: float) -> dict[str, float]:
+    return {"seconds": seconds, "mb_per_s": size_bytes / 1e6 / seconds}
 
 
 def _hash(bench: Bench, source: str, method: str, turn: int) -> Run:
