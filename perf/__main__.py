@@ -87,7 +87,8 @@ def run_scenario(
     place = MEMORY_DIR if scenario.in_memory or memory else tempfile.gettempdir()
     facts = procstat.machine_facts(place) | {"sr3": f"sr3 {sr3.version()}"}
     console = _console()
-    with Bench(place, say=lambda line: click.echo(line, err=True), link=scenario.link) as bench:
+    say = partial(click.echo, err=True)
+    with Bench(place, say=say, link=scenario.link, tls=scenario.tls) as bench:
         if scenario.limits:
             facts["limits_mb_per_s"] = measure_limits(bench.path())
         measured = scenario.run(bench, options)

@@ -202,7 +202,7 @@ def _run_one(choice: Choice, result: str, clock: _Clock, outcome: Outcome) -> No
     name = choice.entry.name
     began_s = time.monotonic()
     arguments = [*choice.arguments(), "--json", os.path.abspath(result)]
-    code = _run(arguments, f"{os.path.splitext(result)[0]}.log", clock.left_s())
+    code = _run(arguments, f"{os.path.splitext(result)[0]}.log", choice.end_s)
     if code is None:
         outcome.cut.append(f"{name}: ended unfinished, the time was over")
         return

@@ -64,12 +64,14 @@ class Choice:
         entry: What.
         amount: Size or number of files.
         limit_s: Seconds after which no further turn is begun.
+        end_s: Seconds after which it is ended, so that the others still fit at their smallest.
         full: Whether the amount is the one wanted.
     """
 
     entry: Entry
     amount: str
     limit_s: float
+    end_s: float
     full: bool
 
     def arguments(self) -> list[str]:
@@ -101,14 +103,19 @@ def choose(left: Sequence[Entry], left_s: float, pace: float) -> Choice | None:
     wanted_s = [estimate_s(entry, entry.amounts()[0], entry.runs) for entry in left]
     reserve_s = pace * sum(estimate_s(entry, entry.amounts()[-1], 1) for entry in left[1:])
     share_s = min(left_s * wanted_s[0] / sum(wanted_s), left_s - reserve_s)
-    for amount in first.amounts():
-        if pace * estimate_s(first, amount, 1) <= share_s:
-            return Choice(entry=first, amount=amount, limit_s=share_s, full=amount == first.amounts()[0])
     smallest = first.amounts()[-1]
     needed_s = pace * estimate_s(first, smallest, 1)
     if needed_s > left_s:
         return None
-    return Choice(entry=first, amount=smallest, limit_s=needed_s, full=len(first.amounts()) == 1)
+    fitting = [each for each in first.amounts() if pace * estimate_s(first, each, 1) <= share_s]
+    amount = fitting[0] if fitting else smallest
+    return Choice(
+        entry=first,
+        amount=amount,
+        limit_s=share_s if fitting else needed_s,
+        end_s=min(left_s, max(left_s - reserve_s, 2 * needed_s)),
+        full=amount == first.amounts()[0],
+    )
 
 
 def updated_pace(estimated_s: float, taken_s: float) -> float:

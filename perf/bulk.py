@@ -37,7 +37,7 @@ from perf.scenario import Comparison, Scenario
 from perf.side import Flow, FlowSide
 from perf.turns import run_turns
 
-__all__ = ["BULK_FIGURES", "BulkFlow", "bulk_scenario", "counting_queue", "start_flow"]
+__all__ = ["BULK_FIGURES", "BulkFlow", "bulk_scenario", "counting_queue", "run_bulk", "start_flow"]
 
 BULK_FIGURES: Final = (
     "seconds", "mb_per_s", "cpu_s", "tool_user_s", "tool_system_s", "server_user_s", "server_system_s",
@@ -86,7 +86,7 @@ class BulkFlow:
             destination=destination,
             post_exchange=f"xperf_{self.name}",
             post_base_url=bench.site.http_url,
-            settings=self.settings,
+            settings=(*bench.flow_settings, *self.settings),
             queue_name=f"q_feeder.perf.{self.name}",
         )
 
@@ -112,6 +112,7 @@ def bulk_scenario(
     peers: Sequence[Fetcher] = (),
     hash_side: str = "",
     link: LinkSpec | None = None,
+    tls: bool = False,
 ) -> Scenario:
     """Return a scenario that moves one file of `size_bytes` with every side.
 
@@ -126,8 +127,9 @@ def bulk_scenario(
         peers: Programs that fetch one file; one that is not installed is left out, and that is said.
         hash_side: Name of an identity that is computed on one core beside the fetches: the limit of it.
         link: The network in between, if any.
+        tls: Whether over HTTPS.
     """
-    run = partial(_run, tuple(flows), tuple(peers), hash_side)
+    run = partial(run_bulk, tuple(flows), tuple(peers), hash_side)
     return Scenario(
         name=name,
         summary=summary,
@@ -140,13 +142,15 @@ def bulk_scenario(
         figures=BULK_FIGURES,
         run=run,
         link=link,
+        tls=tls,
         limits=True,
     )
 
 
-def _run(
+def run_bulk(
     flows: Sequence[BulkFlow], peers: Sequence[Fetcher], hash_side: str, bench: Bench, options: RunOptions
 ) -> Sequence[Run]:
+    """Move the file with every side in turn; the arguments are those of `bulk_scenario`."""
     source = _lay_out(bench, options.size_bytes)
     with contextlib.ExitStack() as stack:
         cage = stack.enter_context(Cage(isolated=False))

@@ -44,6 +44,7 @@ UNITS: Final = {
     "peak_rss_mb": "peak RSS of a process, MB",
     "make_file_us": "making a file before, us",
     "size_mb": "file, MB",
+    "rtt_ms": "round trip, ms",
     "instances": "instances",
     "p50_ms": "median wait, ms",
     "p99_ms": "99 % wait, ms",
