@@ -39,6 +39,7 @@ __all__ = ["cli"]
 
 _AGAINST = ("nginx", "sr3", "curl", "wget", "aria2c", "axel", "lftp", "rclone", "rsync", "openssh")
 _PLAIN_WIDTH = 110  # columns where there is no terminal to ask
+_TABLE_WIDTH = 160  # of the table of musts there
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -149,7 +150,7 @@ def musts(results: tuple[str, ...], out: str, budget_s: float, only: tuple[str, 
         results, _failed = _run_set(MUSTS_SET, out, budget_s, only)
     documents = read_documents(results) if results else []
     rows = [each for each in judge(documents) if not only or each.must.scenario in only]
-    print_musts(_console(), rows)
+    print_musts(_console(_TABLE_WIDTH), rows)
     sys.exit(0 if all(each.kept for each in rows) else 1)
 
 
@@ -195,8 +196,8 @@ def compare(old: str, new: str) -> None:
     sys.exit(0 if all(move.better for move in found) else 1)
 
 
-def _console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+def _console(plain_width: int = _PLAIN_WIDTH) -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else plain_width)
 
 
 def _write_page(documents: Sequence[Document], path: str) -> None:
