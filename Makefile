@@ -7,6 +7,8 @@ SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE
 
 SIZE ?= 1GiB
+# How long `make bench` may take: sizes and turns give way.
+BUDGET ?= 28m
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 # Tests wait for servers and processes half of their time: more workers than processors.
@@ -41,7 +43,7 @@ chaos: sr3  ## long random kills, the widest search of the ledger, benchmarks ma
 
 bench: setup  ## every benchmark beside its peers in half an hour: perf/results/report.html
 	@bash .ci/setup bench
-	@$(PY) -m perf all --out perf/results
+	@$(PY) -m perf all --out perf/results --budget $(BUDGET)
 
 lint: setup  ## rules and format
 	.venv/bin/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from perf.meter import Pids
 from perf.probe import Probe
 from perf.pumpsite import open_site
 from perf.side import Site
+from perf.tlsweb import TlsWeb, open_tls_web
 
 __all__ = ["MEMORY_DIR", "Bench", "RunOptions", "Say"]
 
@@ -36,12 +38,14 @@ class RunOptions:
         files: How many small files.
         size_bytes: Size of each file.
         only: Names of the sides to run; all if empty.
+        until_s: Monotonic seconds by which the last turn is to be over; the first one is run in any case.
     """
 
     runs: int
     files: int
     size_bytes: int
     only: tuple[str, ...] = ()
+    until_s: float = math.inf
 
     def wants(self, side: str) -> bool:
         """Tell whether a side is to be run."""
@@ -54,15 +58,18 @@ class Bench:
     Args:
         place: Where to make a directory for everything, the document root and the broker's data too.
         say: Where progress goes, line by line.
+        tls: Whether what is to be fetched is offered over HTTPS, by a second web server on loopback.
         link: A network to put between the bench and a second web server, the far one. The bench, its broker
             and everything it starts are then at the near end.
     """
 
-    def __init__(self, place: str, *, say: Say, link: LinkSpec | None = None) -> None:
+    def __init__(self, place: str, *, say: Say, link: LinkSpec | None = None, tls: bool = False) -> None:
         self._place = place
         self._link_spec = link
         self._link: Link | None = None
         self._far: FarWeb | None = None
+        self._wants_tls = tls
+        self._tls: TlsWeb | None = None
         self.say = say
         self._directory = ""
         self._fresh = 0
@@ -77,6 +84,8 @@ class Bench:
             if self._link_spec is not None:
                 self._open_link(self._link_spec)
             self._site = self._stack.enter_context(open_site(os.path.join(self._directory, "pump"), self.say))
+            if self._wants_tls:
+                self._tls = self._stack.enter_context(open_tls_web(self.path("tls"), self.site.docroot))
             self._probe = self._stack.enter_context(Probe(self._site.secrets["feeder"]))
         except BaseException:
             self._stack.close()
@@ -113,13 +122,22 @@ class Bench:
     @property
     def source_url(self) -> str:
         """Base URL of `source_root`."""
+        if self._tls is not None:
+            return self._tls.url
         return self._far.url if self._far is not None else self.site.http_url
+
+    @property
+    def flow_settings(self) -> tuple[str, ...]:
+        """Lines that a flow needs to fetch from `source_url`."""
+        return (f"caFile {self._tls.authority}",) if self._tls is not None else ()
 
     def roles(self) -> dict[str, Pids]:
         """Return whose CPU is counted beside the tool's: `server`, `broker`, and `link` if there is one."""
         roles = dict(self.site.processes)
         if self._far is not None and self._link is not None:
             roles |= {"server": self._far.pids, "link": self._link.pids}
+        if self._tls is not None:
+            roles["server"] = self._tls.pids
         return roles
 
     def path(self, *parts: str) -> str:

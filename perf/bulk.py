@@ -23,7 +23,7 @@ from typing import Final
 from perf import procstat, trees
 from perf.bench import Bench, RunOptions
 from perf.blocks import announce_blocks, renamed
-from perf.cage import Cage
+from perf.cage import Cage, CageError
 from perf.compare import Run
 from perf.delivery import wait_idle
 from perf.link.spec import LinkSpec
@@ -37,7 +37,7 @@ from perf.scenario import Comparison, Scenario
 from perf.side import Flow, FlowSide
 from perf.turns import run_turns
 
-__all__ = ["BULK_FIGURES", "BulkFlow", "bulk_scenario", "counting_queue", "start_flow"]
+__all__ = ["BULK_FIGURES", "BulkFlow", "bulk_scenario", "counting_queue", "run_bulk", "start_flow"]
 
 BULK_FIGURES: Final = (
     "seconds", "mb_per_s", "cpu_s", "tool_user_s", "tool_system_s", "server_user_s", "server_system_s",
@@ -86,14 +86,14 @@ class BulkFlow:
             destination=destination,
             post_exchange=f"xperf_{self.name}",
             post_base_url=bench.site.http_url,
-            settings=self.settings,
+            settings=(*bench.flow_settings, *self.settings),
             queue_name=f"q_feeder.perf.{self.name}",
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Fetched:
-    """How long one fetch took, where the file is, and what went wrong if it did not come."""
+    """How long one fetch took (0 if it broke off), where the file is, and what went wrong with it."""
 
     seconds: float
     path: str
@@ -112,6 +112,7 @@ def bulk_scenario(
     peers: Sequence[Fetcher] = (),
     hash_side: str = "",
     link: LinkSpec | None = None,
+    tls: bool = False,
 ) -> Scenario:
     """Return a scenario that moves one file of `size_bytes` with every side.
 
@@ -126,8 +127,9 @@ def bulk_scenario(
         peers: Programs that fetch one file; one that is not installed is left out, and that is said.
         hash_side: Name of an identity that is computed on one core beside the fetches: the limit of it.
         link: The network in between, if any.
+        tls: Whether over HTTPS.
     """
-    run = partial(_run, tuple(flows), tuple(peers), hash_side)
+    run = partial(run_bulk, tuple(flows), tuple(peers), hash_side)
     return Scenario(
         name=name,
         summary=summary,
@@ -140,13 +142,15 @@ def bulk_scenario(
         figures=BULK_FIGURES,
         run=run,
         link=link,
+        tls=tls,
         limits=True,
     )
 
 
-def _run(
+def run_bulk(
     flows: Sequence[BulkFlow], peers: Sequence[Fetcher], hash_side: str, bench: Bench, options: RunOptions
 ) -> Sequence[Run]:
+    """Move the file with every side in turn; the arguments are those of `bulk_scenario`."""
     source = _lay_out(bench, options.size_bytes)
     with contextlib.ExitStack() as stack:
         cage = stack.enter_context(Cage(isolated=False))
@@ -266,7 +270,11 @@ def _fetch_flow(
 def _fetch_peer(bench: Bench, source: str, cage: Cage, peer: Fetcher, turn: int) -> Run:
     def fetch(link: str) -> _Fetched:
         path = bench.path(f"{os.path.basename(link)}.out")
-        done = peer.fetch(cage, bench.source_url + link, path, bench.path("peers.log"), limit_s=_LIMIT_S)
+        log = bench.path("peers.log")
+        try:
+            done = peer.fetch(cage, bench.source_url + link, path, log, limit_s=_LIMIT_S)
+        except CageError as error:  # axel crashes now and then; that is no reason to lose all other figures
+            return _Fetched(seconds=0.0, path=path, fault=str(error))
         return _Fetched(seconds=done.seconds, path=path)
 
     return _measure(bench, source, peer.name, cage, fetch, turn)
@@ -289,14 +297,17 @@ def _measure(
     with contextlib.suppress(FileNotFoundError):
         os.unlink(fetched.path)
     figures = {
-        "seconds": fetched.seconds,
-        "mb_per_s": size_bytes / 1e6 / fetched.seconds,
+        **(_rate(size_bytes, fetched.seconds) if fetched.seconds else {}),
         "warm_mb_per_s": warm / 1e6,
         **meter.figures(),
     }
-    bench.say(f"turn {turn + 1}: {name} {figures['mb_per_s']:.0f} MB/s")
+    bench.say(f"turn {turn + 1}: {name} {figures.get('mb_per_s', 0.0):.0f} MB/s {'; '.join(wrong)}")
     settings: dict[str, object] = {"size_bytes": size_bytes}
     return Run(side=name, turn=turn, ok=not wrong, wrong=wrong, figures=figures, settings=settings)
+
+
+def _rate(size_bytes: int, seconds: float) -> dict[str, float]:
+    return {"seconds": seconds, "mb_per_s": size_bytes / 1e6 / seconds}
 
 
 def _hash(bench: Bench, source: str, method: str, turn: int) -> Run:

@@ -22,7 +22,16 @@ FLOOR: Final = 0.05
 _FEWEST_TURNS: Final = 3
 _FLOOR_FEW: Final = 0.15  # with fewer turns: figures of single runs were seen to move by so much and more
 _UP_IS_BETTER: Final = ("files_per_s", "mb_per_s")
-_NOT_OURS: Final = ("steal", "warm_mb_per_s", "make_file_us", "files", "size_mb", "instances", "processes")
+_NOT_OURS: Final = (
+    "steal",
+    "warm_mb_per_s",
+    "make_file_us",
+    "files",
+    "size_mb",
+    "rtt_ms",
+    "instances",
+    "processes",
+)
 _LEAST: Final = 0.02  # seconds, megabytes ...: below this a figure is the clock's own step
 
 

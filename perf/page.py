@@ -8,6 +8,7 @@ from typing import Final
 
 from perf.compare import Run, spread, values
 from perf.documents import Document, runs_of
+from perf.musts import HEAD, judge, row
 from perf.report import UNITS, number
 from perf.svg import Bar, bars, lines
 
@@ -32,8 +33,16 @@ def page(documents: Sequence[Document]) -> str:
         f"<style>{_STYLE}</style><h1>Benchmarks</h1>",
         f"<p>Ratios above 1: sarrapipe is better. Min / median / max over the turns. {links}</p>",
     ]
+    parts.append(_musts(documents))
     parts += [_section(document) for document in documents]
     return "\n".join(parts) + "\n"
+
+
+def _musts(documents: Sequence[Document]) -> str:
+    """Return the table of promises, as far as these results say anything about them."""
+    there = {document["name"] for document in documents}
+    seen = [each for each in judge(documents) if each.must.scenario in there]
+    return "<h2 id=musts>must / aim / seen</h2>" + _table(HEAD, [row(each) for each in seen]) if seen else ""
 
 
 def _section(document: Document) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from perf.bench import RunOptions
 from perf.compare import Ratio, Run, ratio, spread, values
 from perf.scenario import Scenario
 
@@ -43,6 +44,7 @@ UNITS: Final = {
     "peak_rss_mb": "peak RSS of a process, MB",
     "make_file_us": "making a file before, us",
     "size_mb": "file, MB",
+    "rtt_ms": "round trip, ms",
     "instances": "instances",
     "p50_ms": "median wait, ms",
     "p99_ms": "99 % wait, ms",
@@ -52,7 +54,13 @@ UNITS: Final = {
 """What figures are called where people read them; a name that is not here is shown as it is."""
 
 
-def build(scenario: Scenario, runs: Sequence[Run], facts: dict[str, object], pump: str) -> dict[str, object]:
+def build(
+    scenario: Scenario,
+    runs: Sequence[Run],
+    facts: dict[str, object],
+    pump: str,
+    asked: RunOptions | None = None,
+) -> dict[str, object]:
     """Return the JSON document of a run.
 
     Args:
@@ -60,6 +68,7 @@ def build(scenario: Scenario, runs: Sequence[Run], facts: dict[str, object], pum
         runs: Every run of every side.
         facts: The machine, from `procstat.machine_facts`.
         pump: What broker and server it ran against.
+        asked: What was asked for, if that is to be kept.
 
     Returns:
         `name`, `ok` (our outputs were right), `figures` (every run), `ratios` (medians by key),
@@ -80,8 +89,15 @@ def build(scenario: Scenario, runs: Sequence[Run], facts: dict[str, object], pum
         "ours": list(scenario.ours),
         "shown": list(scenario.figures),
         "over": scenario.over,
+        "asked": _asked(asked),
         "compared": [asdict(each) for each in scenario.comparisons],
     }
+
+
+def _asked(options: RunOptions | None) -> dict[str, object]:
+    if options is None:
+        return {}
+    return {name: getattr(options, name) for name in ("runs", "files", "size_bytes", "only")}
 
 
 def print_report(

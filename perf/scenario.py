@@ -56,6 +56,7 @@ class Scenario:
         figures: Figures to print, in order.
         run: Yields the runs of all sides, turn by turn.
         link: The network between the bench and the far side's web server, if there is one (root only).
+        tls: Whether what is fetched is offered over HTTPS.
         limits: Whether to measure the machine's own limits beside it (`perf/limits.py`).
         over: The figure that grows from side to side, for plots of how cost grows.
     """
@@ -71,6 +72,7 @@ class Scenario:
     figures: tuple[str, ...]
     run: Callable[[Bench, RunOptions], Sequence[Run]]
     link: LinkSpec | None = None
+    tls: bool = False
     limits: bool = False
     over: str = ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
@@ -23,18 +24,25 @@ def run_turns(say: Say, options: RunOptions, sides: Mapping[str, Measure]) -> li
 
     Args:
         say: Where progress goes.
-        options: How many turns, and which sides.
+        options: How many turns, which sides, and until when: no turn is begun that would not be over by then
+            if it took as long as the longest one so far.
         sides: How to measure each side, by name, in order.
 
     Returns:
         Every run that counts. `Run.repeated` is how many were thrown away before it since the host had taken
         more than `STEAL_LIMIT` of the CPU; after three the least spoiled one stays and its steal tells.
     """
-    runs = []
+    runs: list[Run] = []
+    longest_s = 0.0
     for turn in range(options.runs):
+        began_s = time.monotonic()
+        if turn and began_s + longest_s > options.until_s:
+            say(f"{turn} of {options.runs} turns: the time is over")
+            break
         for name, measure in sides.items():
             if options.wants(name):
                 runs.append(_unspoiled(say, name, measure, turn))
+        longest_s = max(longest_s, time.monotonic() - began_s)
     return runs
 
 

@@ -9,12 +9,13 @@ the same behaviour.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
 from perf.peers.fetcher import Fetcher, shell
 
-__all__ = ["ALL", "ARIA2C", "AXEL", "CURL", "CURL_SYNC", "LFTP", "RCLONE", "WGET"]
+__all__ = ["ALL", "ARIA2C", "AXEL", "CURL", "CURL_SYNC", "LFTP", "RCLONE", "TLS", "WGET"]
 
 _STREAMS: Final = 16
 
@@ -62,6 +63,28 @@ LFTP: Final = Fetcher(
     arguments=lambda url, path: ["lftp", "--norc", "-c", f"pget -n {_STREAMS} {url} -o {path}"],
 )
 RCLONE: Final = Fetcher(name="rclone", program="rclone", arguments=_rclone)
+
+_CURL_TLS: Final = replace(
+    CURL, arguments=lambda url, path: ["curl", "-q", "-sS", "-f", "-k", "-o", path, url]
+)
+_WGET_TLS: Final = replace(
+    WGET, arguments=lambda url, path: [*WGET.arguments(url, path), "--no-check-certificate"]
+)
+_ARIA2C_TLS: Final = replace(
+    ARIA2C, arguments=lambda url, path: [*ARIA2C.arguments(url, path), "--check-certificate=false"]
+)
+_LFTP_TLS: Final = replace(
+    LFTP,
+    arguments=lambda url, path: [
+        *("lftp", "--norc", "-c"),
+        f"set ssl:verify-certificate no; pget -n {_STREAMS} {url} -o {path}",
+    ],
+)
+_RCLONE_TLS: Final = replace(
+    RCLONE, arguments=lambda url, path: [*RCLONE.arguments(url, path), "--no-check-certificate"]
+)
+TLS: Final = (_CURL_TLS, _WGET_TLS, _ARIA2C_TLS, _LFTP_TLS, _RCLONE_TLS)
+"""Those that can be told to take a test certificate; none checks it, which is in their favour."""
 
 ALL: Final = (CURL, WGET, ARIA2C, AXEL, LFTP, RCLONE)
 """Every HTTP peer, as they come: one stream, then sixteen."""

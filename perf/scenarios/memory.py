@@ -1,7 +1,8 @@
 """Memory does not grow with the size of a file: a small one, one sixteen times as large, one discarded.
 
 Each run has a flow of its own, so that a peak is that file's. `size` is that of the largest file on disk; the
-sparse one has four times that and is not kept (`discard on`). A case for which there is no room is left out.
+sparse one has four times that, or what there is room for, and is not kept (`discard on`). A case for which
+there is no room is left out.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ __all__ = ["SCENARIO"]
 
 _BELOW: Final = "memory"
 _LIMIT_S: Final = 1800.0
+_ROOM_SHARE: Final = 0.8
+_STEP_BYTES: Final = 256 << 20
 _SMALL, _LARGE, _SPARSE = "small", "large", "sparse"
 
 
@@ -40,16 +43,24 @@ class _Case:
 
 
 def _run(bench: Bench, options: RunOptions) -> Sequence[Run]:
+    # What is discarded is whole on disk for a moment too, while the two others' sources lie there.
+    room = int((shutil.disk_usage(bench.path()).free - 1.1 * options.size_bytes) * _ROOM_SHARE)
     cases = (
         _Case(name=_SMALL, size_bytes=options.size_bytes // 16),
         _Case(name=_LARGE, size_bytes=options.size_bytes),
-        _Case(name=_SPARSE, size_bytes=options.size_bytes * 4, discard=True),
+        _Case(
+            name=_SPARSE,
+            size_bytes=min(options.size_bytes * 4, max(0, room) // _STEP_BYTES * _STEP_BYTES),
+            discard=True,
+        ),
     )
     os.makedirs(os.path.join(bench.site.docroot, _BELOW))
     sides = {}
     for case in (each for each in cases if options.wants(each.name)):
-        # What is discarded is whole on disk for a moment too.
-        if case.size_bytes * (1 if case.discard else 2) > shutil.disk_usage(bench.path()).free:
+        if (
+            not case.size_bytes
+            or case.size_bytes * (1 if case.discard else 2) > shutil.disk_usage(bench.path()).free
+        ):
             bench.say(f"no room for the {case.name} file of {case.size_bytes} bytes: left out")
             continue
         bench.say(f"making the {case.name} file of {case.size_bytes} bytes")

@@ -67,6 +67,11 @@ def test_the_smallest_set_runs_and_makes_a_page_and_compares_with_itself(tmp_pat
     )
     assert document["machine"]["limits_mb_per_s"]["memcpy"] > 0
     assert "<svg" in (out / "report.html").read_text()
+    assert "took " in output
+    process = _start(tmp_path, "perf", "musts", str(out))
+    output, _ = process.communicate(timeout=30 * MS)
+    assert process.returncode == 1
+    assert "not measured" in output
     process = _start(tmp_path, "perf", "compare", str(out), str(out))
     output, _ = process.communicate(timeout=30 * MS)
     assert (process.returncode, output.strip()) == (0, "nothing moved by more than the noise")
@@ -148,6 +153,21 @@ def test_a_file_is_fetched_over_a_long_link_and_nothing_is_left_of_it(tmp_path: 
     document = json.loads(path.read_text())
     assert [run["ok"] for run in document["figures"]] == [True, True]
     assert all(run["figures"]["seconds"] > 0.15 for run in document["figures"])  # three round trips and more
+    _nothing_is_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_file_is_fetched_over_tls(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    sides = ("--only", "sarrapipe", "--only", "curl")
+    process = _start(
+        tmp_path, "perf", "run", "bulk-https", "--size", "8MiB", "--runs", "1", *sides, "--json", str(path)
+    )
+    output, _ = process.communicate(timeout=120 * MS)
+    assert process.returncode == 0, output
+    document = json.loads(path.read_text())
+    assert [run["ok"] for run in document["figures"]] == [True, True]
+    assert set(document["ratios"]) == {"curl", "best", "cpu-curl"}
     _nothing_is_left(tmp_path)
 
 

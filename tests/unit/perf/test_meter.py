@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from perf import procstat
+from perf.background import Background
 from perf.cage import Cage
 from perf.meter import TOOL, Meter
 from perf.procstat import Usage
@@ -45,9 +47,19 @@ def test_bytes_given_to_a_disk_are_counted_after_the_writer_ended(tmp_path: Path
     assert "peak_pss_mb" not in figures
 
 
-def test_memory_is_what_the_command_has_at_its_peak() -> None:
-    script = "data = bytearray(b'x' * 60_000_000); import time; time.sleep(0.4)"
+def test_memory_is_what_the_command_has_at_its_peak(tmp_path: Path) -> None:
+    end = tmp_path / "end"
+    # It holds the memory until that was seen: how often the meter looks depends on how busy the machine is.
+    script = (
+        "import os, sys, time\ndata = bytearray(b'x' * 60_000_000)\n"
+        "while not os.path.exists(sys.argv[1]): time.sleep(0.01)"
+    )
     with Cage(isolated=False) as cage:
         with Meter({TOOL: cage.processes}, memory=cage.pids) as meter:
-            cage.run(["python3", "-c", script])
+            held = Background(lambda: cage.run(["python3", "-c", script, str(end)])).start()
+            until_s = time.monotonic() + 60
+            while meter.figures().get("peak_pss_mb", 0.0) <= 60 and time.monotonic() < until_s:
+                time.sleep(0.01)
+            end.touch()
+            held.result()
         assert meter.figures()["peak_pss_mb"] > 60

@@ -8,7 +8,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from perf.benchset import SET, SMOKE
 from perf.compare import Run
 from perf.documents import Document, DocumentError, read_documents
 from perf.moved import moves
@@ -139,11 +138,6 @@ def test_every_scenario_is_consistent(name: str) -> None:
     keys = [each.key for each in scenario.comparisons]
     assert len(set(keys)) == len(keys)
     assert scenario.runs >= 1
-
-
-def test_sets_name_scenarios_that_there_are() -> None:
-    assert {each.name for each in (*SET, *SMOKE)} <= set(NAMES)
-    assert "--only" in SMOKE[0].arguments("/x")
 
 
 def test_percentiles_are_values_that_were_seen() -> None:

@@ -66,3 +66,13 @@ def test_a_wrong_output_is_not_thrown_away_with_a_spoiled_run() -> None:
     (run,) = run_turns(lambda _line: None, options, {"a": Wrong("a", [], [0.5, 0.0])})
     assert not run.ok
     assert run.wrong == ("bytes",)
+
+
+def test_no_turn_is_begun_that_would_end_too_late_but_the_first() -> None:
+    said: list[str] = []
+    order: list[str] = []
+    options = RunOptions(runs=3, files=1, size_bytes=1, until_s=0.0)
+    runs = run_turns(said.append, options, {"a": _Side("a", order, [0.0, 0.0, 0.0])})
+    assert order == ["a0"]
+    assert len(runs) == 1
+    assert said == ["1 of 3 turns: the time is over"]
