@@ -169,7 +169,7 @@ def _run_set(
         click.echo(f"{name}: FAILED, see {os.path.join(out, name)}.log")
     for line in outcome.cut:
         click.echo(f"cut: {line}")
-    click.echo(f"took {outcome.seconds / 60:.1f} minutes of {budget_s / 60:.0f}")
+    click.echo(f"took {outcome.seconds / 60:.1f} minutes of {budget_s / 60:.1f}")
     return there, outcome.failed
 
 

@@ -43,6 +43,8 @@ def test_each_has_its_share_of_the_time() -> None:
     choice = choose(twice, 300.0, 1.0)
     assert choice is not None
     assert (choice.amount, choice.limit_s) == ("4GiB", 150.0)
+    # It is ended before the other no longer fits at its smallest.
+    assert choice.end_s == 300.0 - estimate_s(_ENTRY, "256MiB", 1)
     choice = choose(twice, 120.0, 1.0)
     assert choice is not None
     assert (choice.amount, choice.limit_s) == ("1GiB", 60.0)
