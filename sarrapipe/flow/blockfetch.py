@@ -1,18 +1,15 @@
 """Files announced in blocks, put together: each block is fetched by whoever holds its message.
 
-A `BlockFetch` is one such file in one instance, the owner's or that of a process that holds other blocks of
-it. A block is one segment of the ledger: claimed, fetched by one stream with its digest computed beside the
-writing, marked. Claims and marks are made in the turn's one transaction. A block that is written leaves here
-and *rests* until the file is settled (`resting`); the owner finishes the file when none is missing.
+`blockparts` says what such a file is in one instance; here it is brought on. A block is one segment of the
+ledger: claimed, fetched by one stream with its digest computed beside the writing, marked. Claims and marks
+are made in the turn's one transaction. A block that is written leaves here and *rests* until the file is
+settled (`resting`); the owner finishes the file when none is missing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-import xxhash
+from typing import TYPE_CHECKING, Final
 
 from sarrapipe.clock import Clock
 from sarrapipe.crashpoints import passing
@@ -23,11 +20,12 @@ from sarrapipe.errors import (
     SarrapipeError,
     SourceChanged,
 )
-from sarrapipe.flow.blockkeep import BlockKeep, Compared, Standing
+from sarrapipe.flow.blockkeep import BlockKeep, Compared
+from sarrapipe.flow.blockparts import BlockFetch, BlockToken, Digests, Ended, Part
 from sarrapipe.flow.blocks import BlockSource, block_source, is_trusted
 from sarrapipe.flow.blocksources import elsewhere, learn_version, other_versions
 from sarrapipe.flow.closing import End, next_step, pause_s
-from sarrapipe.flow.comparer import Comparer, Comparison, Recheck
+from sarrapipe.flow.comparer import Comparer, Recheck
 from sarrapipe.flow.filetask import expected_method
 from sarrapipe.flow.inplacing import may_write, written_ranges
 from sarrapipe.flow.sources import is_of_the_source
@@ -49,144 +47,12 @@ if TYPE_CHECKING:
     from sarrapipe.flow.blocktask import BlockedFile
     from sarrapipe.flow.download import Downloads
 
-__all__ = ["BlockFetch", "BlockFetches", "BlockToken", "Ended", "Part"]
+__all__ = ["BlockFetches"]
 
 _log = get_logger(__name__)
 
 _ASK_AGAIN_S: Final = 1.0
 """How often a block is looked at that another process is fetching."""
-
-
-@dataclass(eq=False, slots=True)
-class Part:
-    """One block in this process.
-
-    Attributes:
-        number: Of the segment.
-        source: Where its bytes are, the present one of those that have them.
-        item: The message; None for a block nobody announced, fetched from a source of the whole file.
-        message_id: Of the message.
-        attached: Redeliveries of the message.
-        running: It is being fetched, or compared with what is in place.
-        look_again_s: Monotonic time before which nothing is to be done about it.
-        attempts: Failures at its present source.
-        tried: URLs of sources that it could not be had from.
-        failure: Why its present source is not asked again; None while it is.
-        keeps: One of the sources may do better at another time.
-        digests: While it is fetched: what is announced, the ledger's own.
-        comparison: While it is compared.
-    """
-
-    number: int
-    source: BlockSource
-    item: WorkItem | None
-    message_id: bytes
-    attached: list[WorkItem] = field(default_factory=list)
-    running: bool = False
-    look_again_s: float = 0.0
-    attempts: int = 0
-    tried: set[str] = field(default_factory=set)
-    failure: SarrapipeError | None = None
-    keeps: bool = False
-    digests: _Digests | None = None
-    token: BlockToken | None = None
-    comparison: Comparison | None = None
-
-    @property
-    def items(self) -> list[WorkItem]:
-        """Every item that ends with it."""
-        return [] if self.item is None else [self.item, *self.attached]
-
-
-class _Digests:
-    """The announced digest of a block, and the one the ledger keeps, over the same bytes."""
-
-    __slots__ = ("announced", "own")
-
-    def __init__(self, announced: identity.Hasher | None) -> None:
-        self.announced = announced
-        self.own = xxhash.xxh3_128()
-
-    def update(self, data: bytes | memoryview, /) -> None:
-        self.own.update(data)
-        if self.announced is not None:
-            self.announced.update(data)
-
-
-class BlockToken:
-    """What the engine hands back: which block of which file."""
-
-    __slots__ = ("fetch", "part")
-
-    def __init__(self, fetch: BlockFetch, part: Part) -> None:
-        self.fetch = fetch
-        self.part = part
-
-
-class Ended(NamedTuple):
-    """Items whose block is written, or cannot be had."""
-
-    items: list[WorkItem]
-    end: End | None
-    """None: it is written."""
-    report: Report | None = None
-
-
-class BlockFetch:
-    """One file in blocks in this instance.
-
-    Args:
-        claim: The row in the ledger.
-        plan: Where each block belongs; its size may be too large while it is not known.
-        file: The inflight file, open; owned by this object unless a task owns it.
-        task: The owner's task; None where the file is another process's.
-        now_s: Monotonic time.
-    """
-
-    def __init__(
-        self,
-        claim: Claim,
-        plan: SegmentPlan,
-        file: assembly.InflightFile,
-        task: BlockedFile | None,
-        now_s: float,
-    ) -> None:
-        self.claim = claim
-        self.plan = plan
-        self.file = file
-        self.task = task
-        self.standing = Standing()
-        self.may_write = False
-        self.ranges: list[tuple[int, int, bytes]] = []
-        self.parts: dict[bytes, Part] = {}
-        self.validators: dict[str, str] = {}
-        self.asked_versions: set[str] = set()
-        self.pinned: set[str] = set()
-        self.claimed: list[Part] = []
-        self.done: list[tuple[Part, bytes]] = []
-        self.returned: list[int] = []
-        self.complete = False
-        self.size = plan.size
-        self.is_over = False
-        self.quiet_since_s = now_s
-        self.look_again_s = now_s
-        self.asked_sources = False
-        self.warned = False
-
-    def others(self, part: Part) -> list[WorkItem]:
-        """Return the items of a block without the task's own."""
-        return [item for item in part.items if self.task is None or item is not self.task.item]
-
-    @property
-    def running(self) -> list[Part]:
-        """Blocks being fetched."""
-        return [part for part in self.parts.values() if part.running]
-
-    def close(self) -> None:
-        """Close the file in place, and the inflight file where no task does."""
-        self.standing.close()
-        if self.task is None:
-            self.file.close()
 
 
 class BlockFetches:
@@ -631,7 +497,7 @@ class BlockFetches:
         hasher = None
         if part.item is not None and (method := expected_method(part.item, self._downloads.config)):
             hasher = identity.hasher(method)
-        part.digests = _Digests(hasher)
+        part.digests = Digests(hasher)
         part.token = BlockToken(fetch, part)
         offset = part.number * fetch.plan.segment_bytes
         return RangeRead(

@@ -20,7 +20,7 @@ from sarrapipe.segment.keep import StandingFile, open_standing
 from sarrapipe.shm.slots import Counter, Slot
 
 if TYPE_CHECKING:
-    from sarrapipe.flow.blockfetch import BlockFetch, Part
+    from sarrapipe.flow.blockparts import BlockFetch, Part
 
 __all__ = ["BlockKeep", "Compared", "Standing", "compared_digest"]
 

@@ -17,7 +17,7 @@ from sarrapipe.ledger.ledger import Decisions
 from sarrapipe.ledger.records import ASSEMBLING
 
 if TYPE_CHECKING:
-    from sarrapipe.flow.blockfetch import BlockFetch, Part
+    from sarrapipe.flow.blockparts import BlockFetch, Part
 
 __all__ = ["elsewhere", "learn_version", "other_versions"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sarrapipe.errors import IdentityMismatch, InflightDamaged, SarrapipeError
-from sarrapipe.flow.blockfetch import BlockFetch, Ended
+from sarrapipe.flow.blockparts import BlockFetch, Ended
 from sarrapipe.flow.blocks import file_identity, is_trusted
 from sarrapipe.flow.comparer import Recheck
 from sarrapipe.flow.segmented import SegmentedDownload

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sarrapipe.clock import Clock
 from sarrapipe.config.model import FlowConfig
 from sarrapipe.errors import SarrapipeError
-from sarrapipe.flow.blockfetch import Ended
+from sarrapipe.flow.blockparts import Ended
 from sarrapipe.flow.blocktask import BlockedFile
 from sarrapipe.flow.closing import End, Turn
 from sarrapipe.flow.heirs import Heirs

@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 from sarrapipe.config.model import FlowConfig
 from sarrapipe.errors import SarrapipeError
-from sarrapipe.flow.blockfetch import BlockFetches, BlockToken
+from sarrapipe.flow.blockfetch import BlockFetches
+from sarrapipe.flow.blockparts import BlockToken
 from sarrapipe.flow.blocktask import BlockedFile
 from sarrapipe.flow.comparer import Comparer
 from sarrapipe.flow.content import ContentTask, expected_method

@@ -11,7 +11,7 @@ from sarrapipe.segment.inplace import InPlaceFile, unmark
 from sarrapipe.segment.plan import SegmentPlan
 
 if TYPE_CHECKING:
-    from sarrapipe.flow.blockfetch import BlockFetch
+    from sarrapipe.flow.blockparts import BlockFetch
     from sarrapipe.ledger.ledger import Decisions
 
 __all__ = ["is_displaced", "may_write", "written_ranges"]
