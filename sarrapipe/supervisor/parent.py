@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType
 from typing import Final, cast
 
@@ -33,7 +34,9 @@ from sarrapipe.supervisor.nursery import Gone, Nursery, Planned, Refused, Reply,
 from sarrapipe.supervisor.paths import FlowPaths
 from sarrapipe.supervisor.pidfile import PidFile
 from sarrapipe.supervisor.plan import FlowPlan, FlowRequest
+from sarrapipe.supervisor.progress import ProgressLog
 from sarrapipe.supervisor.states import EX_CONFIG, Limits, State
+from sarrapipe.supervisor.status import large_transfers
 
 __all__ = ["Parent"]
 
@@ -92,6 +95,7 @@ class Parent:
         self._arena: Arena | None = None
         self._control: ControlServer | None = None
         self._crew: Crew | None = None
+        self._progress: ProgressLog | None = None
         # Fork servers: of each generation that still has instances, and of the one being read.
         self._generations: list[Generation] = []
         self._candidate: Nursery | None = None
@@ -141,6 +145,8 @@ class Parent:
         """Wait for a descriptor or the next deadline, and see to what came."""
         before = self._clock.monotonic_s()
         due = min(self._crew.deadline() if self._crew else math.inf, self._retry_at)
+        if self._progress is not None:
+            due = min(due, self._progress.deadline)
         timeout_s = None if math.isinf(due) else max(0.0, due - before)
         for key, _events in self._selector.select(timeout_s):
             # Handling one event may have closed the descriptor of the next, and given its number away.
@@ -149,6 +155,8 @@ class Parent:
         now = self._clock.monotonic_s()
         if now >= self._retry_at:
             self._read_configuration()
+        if self._progress is not None:
+            self._progress.tick(now)
         if self._crew is not None:
             self._crew.tick(now - max(due, before))
             self._look(self._crew)
@@ -333,6 +341,9 @@ class Parent:
             limits=self._limits,
             clock=self._clock,
         )
+        if self._foreground:
+            look = partial(large_transfers, paths, self._clock)
+            self._progress = ProgressLog(_LOG, look, terminal=self._terminal)
         _LOG.info("parent of %s: %d instances", paths.flow, plan.instances)
         self._crew.want(self._bounded(plan.instances), self._generations[0])
 

@@ -48,6 +48,11 @@ class FlowPaths:
         return os.path.join(self.state_dir, "control")
 
     @property
+    def ledger(self) -> str:
+        """Directory of the ledger of files under way, if the flow has one."""
+        return os.path.join(self.state_dir, "ledger")
+
+    @property
     def incarnation(self) -> str:
         """The counter of starts."""
         return os.path.join(self.state_dir, "incarnation")

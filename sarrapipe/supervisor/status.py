@@ -13,17 +13,23 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sarrapipe.clock import SYSTEM_CLOCK, Clock
+from sarrapipe.errors import LedgerError
 from sarrapipe.shm.arena import Arena, read_arena
 from sarrapipe.shm.slots import RATED, Counter, Phase, Slot
 from sarrapipe.supervisor.paths import FlowPaths
 from sarrapipe.supervisor.states import State
+from sarrapipe.supervisor.transfers import TransferStatus, describe
 
-__all__ = ["FlowStatus", "Health", "InstanceStatus", "read_status", "worst"]
+__all__ = ["FlowStatus", "Health", "InstanceStatus", "large_transfers", "read_status", "worst"]
 
 # After sr3's runStateThreshold_* defaults (sr3-surface.md 2.4).
 _IDLE_AFTER_S: Final = 900.0
 _LAG_FROM_S: Final = 30.0
 _RETRY_FROM: Final = 1000
+
+
+_TRANSFERS: Final = 8
+"""Large transfers that are told of, of each flow."""
 
 
 class Health(enum.IntEnum):
@@ -104,6 +110,7 @@ class FlowStatus:
         totals: Counters by name, since the parent's start.
         rates: Per second, by counter name.
         instances: Those that live or wait to be started again.
+        transfers: The largest files under way, of those that are moved in several segments.
     """
 
     flow: str
@@ -118,6 +125,7 @@ class FlowStatus:
     totals: Mapping[str, int] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
     instances: Sequence[InstanceStatus] = ()
+    transfers: Sequence[TransferStatus] = ()
 
 
 def read_status(paths: FlowPaths, clock: Clock = SYSTEM_CLOCK) -> FlowStatus:
@@ -128,6 +136,11 @@ def read_status(paths: FlowPaths, clock: Clock = SYSTEM_CLOCK) -> FlowStatus:
         return FlowStatus(paths.flow, word, _HEALTH[word])
     with arena:
         return _status(paths, arena, clock)
+
+
+def large_transfers(paths: FlowPaths, clock: Clock = SYSTEM_CLOCK) -> Sequence[TransferStatus]:
+    """Return the largest files that a flow has under way."""
+    return read_status(paths, clock).transfers
 
 
 def worst(statuses: Sequence[FlowStatus]) -> Health:
@@ -142,6 +155,7 @@ def _status(paths: FlowPaths, arena: Arena, clock: Clock) -> FlowStatus:
     instances = [_instance(slot, arena.hung_s, now_ns) for slot in slots] if alive else []
     running = sum(one.state == "running" and not one.hung for one in instances)
     totals = {counter.name.lower(): value for counter, value in arena.totals().items()}
+    rates = {counter.name.lower(): _rate(slots, counter, now_ns) if alive else 0.0 for counter in RATED}
     word, note = _judge(arena, instances, totals, clock) if alive else _judge_ended(paths, arena)
     return FlowStatus(
         flow=paths.flow,
@@ -154,9 +168,25 @@ def _status(paths: FlowPaths, arena: Arena, clock: Clock) -> FlowStatus:
         started_wall_ns=arena.started_wall_ns,
         note=note,
         totals=totals,
-        rates={counter.name.lower(): _rate(slots, counter, now_ns) if alive else 0.0 for counter in RATED},
+        rates=rates,
         instances=sorted(instances, key=lambda one: (one.number, one.incarnation)),
+        transfers=_transfers(paths, totals, rates) if alive else (),
     )
+
+
+def _transfers(
+    paths: FlowPaths, totals: Mapping[str, int], rates: Mapping[str, float]
+) -> Sequence[TransferStatus]:
+    """Return the large files under way; none where nothing is, so that idle flows cost no look."""
+    if not totals["gauge_inflight_messages"]:
+        return ()
+    from sarrapipe.ledger.progress import transfers  # LMDB only where there is something to look at
+
+    try:
+        found = transfers(paths.ledger, _TRANSFERS)
+    except LedgerError:
+        return ()  # its instances say so themselves
+    return describe(found, bytes_per_s=rates["bytes_received"], streams=totals["gauge_streams"])
 
 
 def _rate(slots: Sequence[Slot], counter: Counter, now_ns: int) -> float:

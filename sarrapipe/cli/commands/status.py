@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 import click
 
 from sarrapipe.cli.output import print_json, print_table, rate, size
@@ -15,6 +18,9 @@ __all__ = ["command"]
 _HEADER = (
     "Flow", "State", "Run", "msg/s", "file/s", "RxB/s", "pub/s", "Messages", "Files", "RxData", "Kept",
     "Published", "Errors", "Retry", "Lag", "Note",
+)  # fmt: skip
+_TRANSFERS: Final = (
+    "Flow", "Under way", "From", "Done", "Of", "Share", "B/s", "Streams", "Segments", "Left",
 )  # fmt: skip
 
 
@@ -33,6 +39,7 @@ def command(names: tuple[str, ...], *, as_json: bool, full: bool) -> int:
         print_json(statuses)
         return worst(statuses)
     print_table(_HEADER, [_row(status) for status in statuses])
+    _print_transfers(statuses)
     for status in statuses if full else ():
         click.echo("")
         _print_instances(status)
@@ -67,6 +74,22 @@ def _row(status: FlowStatus) -> tuple[str, ...]:
         format_duration(lag_s),
         status.note.splitlines()[0] if status.note else "",
     )
+
+
+def _print_transfers(statuses: Sequence[FlowStatus]) -> None:
+    rows = [
+        (
+            status.flow, one.target, one.source, size(one.done), size(one.size) if one.size >= 0 else "?",
+            f"{one.share:.0%}", rate(one.bytes_per_s), str(one.streams),
+            f"{one.segments_done}/{one.segments}",
+            "?" if one.left_s is None else format_duration(one.left_s),
+        )
+        for status in statuses
+        for one in status.transfers
+    ]  # fmt: skip
+    if rows:
+        click.echo("")
+        print_table(_TRANSFERS, rows, left=3)
 
 
 def _print_instances(status: FlowStatus) -> None:
