@@ -127,10 +127,15 @@ class Downloads:
         return self.take(kind(item, announcement, admission, self))
 
     def take(self, task: _Content) -> _Content:
-        """Count a new task's bytes as being under way."""
-        self._sizes[task] = task.item.message.size or 0
-        self.inflight_bytes += self._sizes[task]
+        """Count a task's bytes as being under way, once."""
+        if task not in self._sizes:
+            self._sizes[task] = task.item.message.size or 0
+            self.inflight_bytes += self._sizes[task]
         return task
+
+    def moved(self, task: ContentTask) -> None:
+        """Count them no longer."""
+        self.inflight_bytes -= self._sizes.pop(task, 0)
 
     def start(self, requests: Sequence[Request]) -> None:
         """Begin as soon as there is room."""
@@ -149,7 +154,7 @@ class Downloads:
 
     def forget(self, task: ContentTask) -> None:
         """Stop what is moved for a task; its files may be closed after this."""
-        self.inflight_bytes -= self._sizes.pop(task, 0)
+        self.moved(task)
         if self._requests:
             self._requests = deque(one for one in self._requests if not task.wants(one.token))
         for token in task.tokens():
@@ -208,7 +213,7 @@ class Downloads:
         broken, self._broken = self._broken, []
         for task in ready:
             if isinstance(task, ContentTask):
-                self.inflight_bytes -= self._sizes.pop(task, 0)
+                self.moved(task)
         return ready, broken
 
     def _received(self, done: Done) -> None:
@@ -293,6 +298,7 @@ class SingleDownload(FileTask):
             MessageError: An identity method nobody knows.
         """
         self.is_ready = False
+        self.downloads.take(self)
         if not self.config.overwrite:
             self.refuse_if_there()
         if is_local(self.item.message):
@@ -314,6 +320,7 @@ class SingleDownload(FileTask):
                 sink.write(content)
             self._complete(sink.written)
             self.is_ready = True
+            self.downloads.moved(self)
             return
         self.downloads.start((self.read(),))
 

@@ -123,6 +123,7 @@ class RelayTask(SendTask):
             MessageError: The size is not announced, or an identity method nobody knows.
         """
         self.release()
+        self.downloads.take(self)
         self.is_ready = False
         self._validator = None
         message = self.item.message

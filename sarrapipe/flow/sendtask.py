@@ -107,6 +107,7 @@ class SendTask(ContentTask):
             MessageError: An identity method nobody knows.
         """
         self.release()
+        self.downloads.take(self)
         self.is_ready = False
         path = local_source(self.item.message, self.config)
         try:

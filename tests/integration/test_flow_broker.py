@@ -274,6 +274,19 @@ def test_prefetch_follows_the_bytes_under_way(site):
     site.assert_clean(flow)
 
 
+def test_what_came_with_its_message_does_not_count_as_under_way_for_ever(site):
+    """Each of these is a hundredth of what may be under way."""
+    flow = site.run(lines="maxInflightBytes 1000\nbatch 5")
+    for number in range(150):
+        text = f"{number:010d}"
+        site.announce(f"f{number}", text.encode(), content={"encoding": "utf-8", "value": text})
+    flow.until_settled(150)
+    assert flow.count(Counter.FILES_OK) == 150
+    flow.advance(2)
+    assert flow.count(Counter.GAUGE_INFLIGHT_BYTES) == 0
+    site.assert_clean(flow)
+
+
 def test_messages_held_for_long_are_kept_and_acknowledged(site):
     """RabbitMQ ends a consumer that holds a message for `consumer_timeout` (a minute at the least)."""
     data = bytes(range(200)) * 10

@@ -74,6 +74,25 @@ class TestFiles:
         assert flow.count(Counter.FILES_VERIFIED) == 1
         site.assert_clean(flow)
 
+    def test_bytes_that_are_sent_count_as_under_way(self, site: Site) -> None:
+        """Until they are there, so that other instances take what comes after a large file."""
+        flow = sender(site, "maxInflightBytes 1Mi\nbatch 1")
+        site.announce("big", bytes(2 << 20))
+        seen = 0
+
+        def under_way() -> bool:
+            nonlocal seen
+            flow.advance(2, turns=1)  # a second's duties in each turn
+            seen = max(seen, flow.count(Counter.GAUGE_INFLIGHT_BYTES))
+            return flow.count(Counter.FILES_OK) == 1
+
+        flow.until(under_way, "sent")
+        assert seen == 2 << 20
+        flow.until_settled(1)
+        flow.advance(2)
+        assert flow.count(Counter.GAUGE_INFLIGHT_BYTES) == 0
+        site.assert_clean(flow)
+
     def test_a_newer_version_replaces_and_an_older_one_does_not(self, site: Site) -> None:
         flow = sender(site)
         site.announce("f", b"second", mtime="20240103T000000")
