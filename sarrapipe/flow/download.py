@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 
 from sarrapipe.config.model import FlowConfig
+from sarrapipe.config.values import Fetching
 from sarrapipe.errors import SarrapipeError
 from sarrapipe.flow.blockfetch import BlockFetches
 from sarrapipe.flow.blockparts import BlockToken
@@ -101,10 +102,12 @@ class Downloads:
     def segment_bytes(self, item: WorkItem) -> int:
         """Return the size of the segments an item's file moves in; 0 for one piece."""
         size = item.message.size
-        if size is None or not self.config.download or self.sends is not None:
+        if size is None or not self.config.download or "blocks" in item.message.fields:
             return 0
-        if "blocks" in item.message.fields:
-            return 0
+        if self.sends is not None:
+            in_one_piece = item.local and item.local.get(IN_ONE_PIECE)
+            counted = self.config.download is not Fetching.STREAM and not in_one_piece
+            return self.sends.segment_bytes(size) if counted else 0
         url = item.message.url
         wanted = self.config.segment_size or self.segments.watch.remotes.segment_size(size, url)
         if size < _MIN_SEGMENTS * wanted or not self.gains_by_ranges(url):
@@ -238,7 +241,8 @@ class Downloads:
     @property
     def undecided(self) -> bool:
         """Whether segments wait to be claimed or marked."""
-        return self.segments.undecided or self.blocks.undecided
+        far = self.sends is not None and self.sends.parts.undecided
+        return far or self.segments.undecided or self.blocks.undecided
 
     @property
     def free_streams(self) -> int:
@@ -249,11 +253,15 @@ class Downloads:
         """Claim and mark segments, inside the turn's transaction."""
         self.segments.decide(decide, self.free_streams)
         self.blocks.decide(decide, self.free_streams)
+        if self.sends is not None:
+            self.sends.parts.decide(decide)
 
     def act(self) -> None:
         """Start what was claimed."""
         self.segments.act()
         self.blocks.act()
+        if self.sends is not None:
+            self.sends.parts.act()
 
     def cancel(self, token: object) -> None:
         """Stop one request."""

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from sarrapipe.errors import SarrapipeError
 from sarrapipe.flow.farside import FarSide
+from sarrapipe.flow.sentparts import Parts
 from sarrapipe.log import get_logger
+from sarrapipe.segment.plan import segment_size
 from sarrapipe.transfer.base import Done, Request
 from sarrapipe.transfer.remotecall import Attributes, CallDone, Operation, RemoteCall
 from sarrapipe.transfer.writing import RangeWrite, Source
@@ -25,6 +27,7 @@ __all__ = ["FarName", "SendToken", "Sends", "Then"]
 
 _log = get_logger(__name__)
 
+_MIN_SEGMENTS: Final = 2
 _DIRECTORIES_KNOWN: Final = 10_000
 """Directories remembered as made; a tree of more is asked about again, a round trip each."""
 
@@ -52,10 +55,15 @@ class Sends:
     Args:
         far: Names there.
         downloads: Runs the engine.
+
+    Attributes:
+        far: The same.
+        parts: Files in segments of which the ledger knows what is there.
     """
 
     def __init__(self, far: FarSide, downloads: Downloads) -> None:
         self.far = far
+        self.parts = Parts()
         self._downloads = downloads
         self._made: OrderedDict[str, None] = OrderedDict()
         self._making: dict[str, list[Callable[[SarrapipeError | None], None]]] = {}
@@ -65,8 +73,8 @@ class Sends:
 
     @property
     def busy(self) -> bool:
-        """Whether `ended` would return something."""
-        return bool(self._ended)
+        """Whether `ended` would return something, or the ledger is to be asked."""
+        return bool(self._ended) or self.parts.undecided
 
     @property
     def operations(self) -> frozenset[Operation]:
@@ -77,6 +85,20 @@ class Sends:
     def positioned(self) -> bool:
         """Whether parts of one file can be written at the same time."""
         return self._downloads.engine.capabilities(self.far.url("/")).positioned_writes
+
+    def segment_bytes(self, size: int) -> int:
+        """Return the size of the segments of a file of which the ledger counts what is there; 0: it does not.
+
+        A server that takes one stream only keeps nothing of one that broke off, and under its final name
+        somebody else may write a file.
+
+        Args:
+            size: Bytes of the whole file.
+        """
+        if not self.positioned or self.far.in_place or Operation.STAT not in self.operations:
+            return 0
+        wanted = self._downloads.config.segment_size or segment_size(size)
+        return wanted if size >= _MIN_SEGMENTS * wanted else 0
 
     def ended(self) -> list[FarName]:
         """Return the tasks whose change of a name came to its end; `error` says how."""

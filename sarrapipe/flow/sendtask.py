@@ -3,41 +3,56 @@
     admitted ─► directory made ─► [writes] ─► attributes ─► ready ─► commit ─► renamed ─► published ─► settle
 
 The steps before the commit change nothing that anybody looks at: a kill leaves a file under a name with the
-row's nonce, which whoever takes the row over writes anew, or removes. The rename follows the commit, so that
+row's nonce, which whoever takes the row over goes on with, or removes. The rename follows the commit, so that
 an older version is never put over a newer one. A kill between the two leaves the row COMMITTED; whoever
 takes it over renames: where the name under way is gone, and the final one has the announced size and time,
 that was done before.
 
 A large file is written in several ranges at a time where the protocol can place them. Its bytes are read from
-the file of this machine once for that; the digest that was announced is computed beside it.
+the file of this machine once for that; the digest that was announced is computed beside it. Where the file
+under way can be looked at, the ledger counts which ranges the server has answered (`sentparts`): after a kill
+or a broken connection only the others are sent, unless the file there is gone or shorter than that, or the
+one here is another now. Then all is sent anew, under another nonce.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from sarrapipe.errors import SarrapipeError, SourceChanged, SourceGone, StorageError
+from sarrapipe.errors import (
+    IdentityMismatch,
+    InflightDamaged,
+    SarrapipeError,
+    SourceChanged,
+    SourceGone,
+    StorageError,
+)
 from sarrapipe.flow.content import ContentTask, expected_method
 from sarrapipe.flow.localfiles import local_source
-from sarrapipe.flow.sends import Sends, SendToken
+from sarrapipe.flow.sends import Sends, SendToken, Then
+from sarrapipe.flow.sentparts import SentParts
 from sarrapipe.flow.task import Placed
 from sarrapipe.flow.verify import Verification
 from sarrapipe.ledger.admission import Admission, Announcement
+from sarrapipe.log import get_logger, printable
 from sarrapipe.message import identity
 from sarrapipe.message.worklist import WorkItem
-from sarrapipe.segment.plan import SegmentPlan, segment_size
+from sarrapipe.segment.plan import Segment, SegmentPlan, segment_size
 from sarrapipe.segment.source import FileSource
 from sarrapipe.shm.slots import Counter
 from sarrapipe.transfer.base import Done
 from sarrapipe.transfer.remotecall import Attributes, CallDone, Operation
-from sarrapipe.transfer.writing import WriteDone
+from sarrapipe.transfer.writing import Source, WriteDone
 
 if TYPE_CHECKING:
     from sarrapipe.flow.download import Downloads
 
 __all__ = ["SendTask"]
+
+_log = get_logger(__name__)
 
 _MIN_SEGMENTS: Final = 2
 _SECOND_NS: Final = 1_000_000_000
@@ -60,6 +75,7 @@ class SendTask(ContentTask):
         "_found",
         "_hasher",
         "_left",
+        "_parts",
         "_sends",
         "_tokens",
         "_value",
@@ -80,6 +96,7 @@ class SendTask(ContentTask):
         self._begun = False
         self._found: os.stat_result | None = None
         self._left = 0
+        self._parts: SentParts | None = None
         self._tokens: list[SendToken] = []
         self._hasher: identity.Hasher | None = None
         self._value: str | None = None
@@ -89,6 +106,21 @@ class SendTask(ContentTask):
     def targets(self) -> tuple[str, ...]:
         """None of this machine."""
         return ()
+
+    @property
+    def in_segments(self) -> bool:
+        """Whether the ledger counts what of it is at the server."""
+        return self.announcement.segment_size > 0
+
+    @property
+    def keeps_progress(self) -> bool:
+        """What the server has answered is kept, unless the file as a whole turned out to be wrong."""
+        return self.in_segments and not isinstance(self.error, IdentityMismatch | SourceChanged)
+
+    @property
+    def wants_one_piece(self) -> bool:
+        """It has another size than was announced, where that does not matter."""
+        return self.in_segments and isinstance(self.error, SourceChanged) and not self.size_is_binding
 
     @property
     def _under_way(self) -> str:
@@ -118,6 +150,8 @@ class SendTask(ContentTask):
             raise StorageError(f"open {path}: {error.strerror}") from error
         self._found = os.fstat(self._fd)
         self.check_size(self._found.st_size)
+        if self.in_segments and self._found.st_size != self.announcement.size:
+            raise SourceChanged(f"{self.item.message.rel_path}: cut into segments by a size it does not have")
         self._begun = True
         self._sends.in_directory(self._under_way, self._write)
 
@@ -135,6 +169,10 @@ class SendTask(ContentTask):
     def _write_ranges(self) -> None:
         assert self._found is not None
         size = self._found.st_size
+        if self.in_segments:
+            found = self._found
+            self._ask(f"{found.st_mtime_ns:x}-{found.st_ino:x}-{size:x}")
+            return
         method = expected_method(self.item, self.config)
         plan = SegmentPlan(size, self.config.segment_size or segment_size(size))
         if len(plan) < _MIN_SEGMENTS or not self._sends.positioned:
@@ -143,24 +181,30 @@ class SendTask(ContentTask):
             self._left = 1
             self._tokens = [self._sends.write(self._under_way, source, size, self._written, mode=self._mode)]
             return
-        self._left = len(plan)
+        self._left = len(plan) + self._hash_beside(size)
+        for segment in plan:
+            source = FileSource(self._fd, segment.offset, segment.length, None, self.target)
+            self._tokens.append(self._write_part(source, segment, self._written))
+
+    def _hash_beside(self, size: int) -> bool:
+        """Have the file of this machine hashed on another thread; return whether anything asks for that."""
+        method = expected_method(self.item, self.config)
         if method is not None:
             verifier = self.downloads.segments.verifier
             self._verification = verifier.follow(self, self._fd, size, method)
             verifier.wrote_all(self._verification)
-            self._left += 1
-        for segment in plan:
-            source = FileSource(self._fd, segment.offset, segment.length, None, self.target)
-            token = self._sends.write(
-                self._under_way,
-                source,
-                segment.length,
-                self._written,
-                offset=segment.offset,
-                whole=False,
-                mode=self._mode,
-            )
-            self._tokens.append(token)
+        return method is not None
+
+    def _write_part(self, source: Source, segment: Segment, then: Then) -> SendToken:
+        return self._sends.write(
+            self._under_way,
+            source,
+            segment.length,
+            then,
+            offset=segment.offset,
+            whole=False,
+            mode=self._mode,
+        )
 
     @property
     def _mode(self) -> int | None:
@@ -168,13 +212,114 @@ class SendTask(ContentTask):
 
     def _written(self, done: Done) -> None:
         """One range is at the server, or is not."""
+        if self._took(done):
+            self._ended(done.error)
+
+    def _took(self, done: Done) -> bool:
+        """Account for a write; return whether it is one that is waited for."""
         assert isinstance(done, WriteDone)
         if not self.wants(done.token):
-            return  # it ended together with another that failed, and the task was given up for that one
+            return False  # it ended together with another that failed, and the task was given up for that one
         self.downloads.slot.add(Counter.BYTES_SENT, done.sent)
         if isinstance(done.error, SourceGone):
             self._sends.forget_directory(self._under_way)  # somebody removed it: made again the next time
-        self._ended(done.error)
+        return True
+
+    # ---- in segments that the ledger counts
+
+    def _ask(self, version: str) -> None:
+        """Ask the ledger which segments are missing at the server.
+
+        Args:
+            version: Of the source; empty where it is not known yet.
+        """
+        plan = SegmentPlan(self.announcement.size, self.announcement.segment_size)
+        self._parts = SentParts(self, self.claim, plan, version, self.given_back)
+        self.given_back = []
+        self._sends.parts.add(self._parts)
+
+    def known(self, end: int) -> None:
+        """Send what is missing, after a look at what is there."""
+        if not end:
+            self._go_on()
+            return
+        look = partial(self._looked_at_rest, end)
+        self._tokens = [self._sends.call(Operation.STAT, self._under_way, look)]
+
+    def _looked_at_rest(self, end: int, done: Done) -> None:
+        """The server says what is under way there."""
+        assert isinstance(done, CallDone)
+        if not self.wants(done.token):
+            return
+        if done.error is not None and not isinstance(done.error, SourceGone):
+            self._broke(done.error)
+            return
+        size = 0 if done.error is not None else done.entries[0].attributes.size or 0
+        if size < end:
+            damage = InflightDamaged(f"{self._under_way} has {size} bytes, {end} were written there")
+            self.downloads.slot.count_error(damage)
+            _log.warning("%s; it is sent anew", printable(str(damage)))
+            self._send_anew()
+            return
+        self.downloads.slot.add(Counter.FILES_RESUMED)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin to send what is missing; what is left to come are all of it together, and the digest."""
+        assert self._parts is not None
+        self._tokens = []
+        try:
+            self._left = bool(self._parts.missing) + self._hash_beside(self._parts.plan.size)
+        except SarrapipeError as error:
+            self._broke(error)
+            return
+        self._parts.start(self.downloads.engine.settings.streams)
+        if not self._left:
+            self._finish(None)
+
+    def send(self, numbers: Sequence[int]) -> None:
+        """Send some of the segments."""
+        assert self._parts is not None
+        for number in numbers:
+            segment = self._parts.plan[number]
+            source = FileSource(self._fd, segment.offset, segment.length, None, self.target)
+            self._tokens.append(self._write_part(source, segment, partial(self._part_written, number)))
+
+    def _part_written(self, number: int, done: Done) -> None:
+        """One segment is at the server, or is not."""
+        if not self._took(done):
+            return
+        if done.error is not None:
+            self._broke(done.error)
+            return
+        assert self._parts is not None
+        self._tokens = [token for token in self._tokens if token is not done.token]
+        self.downloads.slot.add(Counter.SEGMENTS_OK)
+        self._parts.wrote(number)
+
+    def all_marked(self) -> None:
+        """The ledger knows that everything is written."""
+        self._ended(None)
+
+    def of_other_version(self) -> None:
+        """What is at the server was read from another file than the one that is here now."""
+        _log.info("%s is another file than the one of which a part was sent: it is sent anew", self.target)
+        self._send_anew()
+
+    def lost_row(self) -> None:
+        """Somebody took this process for dead: the commit finds out whose the file is."""
+        self.downloads.forget(self)
+        self._close()
+        self.downloads.ready(self)
+
+    def _send_anew(self) -> None:
+        """Let the ledger forget what was written, and the server remove it."""
+        self.release()
+        self._sends.remove_quietly(self._under_way)
+        self.is_lost = True
+        self._sends.end(self, None)
+
+    # ---- everything is written
 
     def hashed(self, value: str | None, error: SarrapipeError | None) -> None:
         """Take the digest over the whole file, computed on another thread, or why there is none."""
@@ -285,6 +430,10 @@ class SendTask(ContentTask):
         self._close()
 
     def _close(self) -> None:
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            self._sends.parts.remove(parts)
+            self.given_back = parts.held
         if self._verification is not None:
             self.downloads.segments.verifier.forget(self._verification)
             self._verification = None

@@ -113,6 +113,10 @@ class Decisions(View):
         """Pin a source's etag; False if another one is pinned. Without a URL it is the row's own source."""
         return segments.pin(self.tables, claim, etag, url)
 
+    def written(self, claim: Claim) -> list[int] | None:
+        """See `segments.written`."""
+        return segments.written(self.tables, claim)
+
     def pinned(self, claim: Claim, url: str) -> str:
         """Return the etag that is pinned for a source, "" if none is."""
         return segments.pinned(self.tables, claim, url)

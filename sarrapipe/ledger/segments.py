@@ -33,6 +33,7 @@ __all__ = [
     "pinned",
     "sources",
     "unclaim",
+    "written",
 ]
 
 DIGEST_SIZE: Final = 16
@@ -222,6 +223,18 @@ def mark(tables: Tables, held: Claim, done: Iterable[tuple[int, bytes]], me: int
     if written:
         tables.put_file(held.generation, row._replace(missing=missing))
     return Marked(accepted, missing == 0, row.owner)
+
+
+def written(tables: Tables, held: Claim) -> list[int] | None:
+    """Return the segments that are not missing any more; None if the file is not under way under this claim.
+
+    Args:
+        tables: An open transaction.
+        held: The row.
+    """
+    if _assembling(tables, held) is None:
+        return None
+    return [number for number, segment in tables.segments(held.generation) if segment.state != MISSING]
 
 
 def unclaim(tables: Tables, held: Claim, numbers: Iterable[int], me: int) -> None:

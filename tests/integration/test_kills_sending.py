@@ -89,3 +89,27 @@ def test_killed_while_files_are_relayed(place: Place, point: str) -> None:
     place.check()
     mover.check_nothing_left()
     check_announced(place, [first, *files], once=point not in MAY_REPEAT)
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+@pytest.mark.parametrize("point", ["segment_written", "segment_marked"])
+def test_killed_while_a_large_file_is_sent(place: Place, point: str, instances: int) -> None:
+    """Whoever takes it over sends what the server had not answered, or the ledger had not heard of."""
+    segment, segments, streams = 1 << 20, 12, 2
+    large = place.write_large("large", segments * segment - 5)
+    mover = Mover(
+        place,
+        instances=instances,
+        crash_at=f"{point}:4",
+        **options(sendTo=f"file://{place.pump}", baseDir=place.source, inflight=".tmp", streams=streams),
+    )
+    with mover:
+        place.send([large])
+        mover.wait(lambda: mover.crashed() == {point}, 20, f"a process was killed when {point}")
+        mover.settle(1)
+        totals = mover.status().totals
+        assert totals["files_resumed"] == 1
+        assert totals["bytes_sent"] <= (segments + streams) * segment
+    place.check()
+    mover.check_nothing_left()
+    check_announced(place, [large], once=True)

@@ -147,6 +147,7 @@ def test_segments_are_shared_and_the_owner_is_told(tmp_path, ledger):
         assert decide.mark(claim, [(0, D), (2, D)]).accepted
         assert not decide.mark(claim, [(0, D)]).accepted  # given back by its mark
         assert not decide.mark(claim, [(1, D)]).accepted  # given back
+        assert decide.written(claim) == [0, 2]
     with ledger.transaction() as decide:
         rest = decide.claim(claim, 99).numbers
         assert rest == [5, 6, 7, 8, 9, 1]
@@ -157,6 +158,7 @@ def test_segments_are_shared_and_the_owner_is_told(tmp_path, ledger):
     assert one(ledger, "commit", claim, 5, None).outcome is Commit.COMMITTED
     assert one(ledger, "mark", claim, [(0, D)]) == (False, False, 0)
     assert one(ledger, "claim", claim, 1) is None
+    assert one(ledger, "written", claim) is None
 
 
 def test_a_claim_with_another_nonce_is_refused_everywhere(ledger):
