@@ -10,6 +10,8 @@
     │   ├── AccessDenied            REJECT  401, 403
     │   ├── HostUntrusted           RETRY   the data server's key is unknown, or is not the known one
     │   ├── SourceGone              RETRY   404, 410: up to `attempts`, then rejected
+    │   ├── TooLargeThere           REJECT  413: the server it is sent to takes no file of that size
+    │   ├── NoSpaceThere            RETRY   507: the server it is sent to is full for now
     │   ├── AlreadyThere            REJECT  204: the file is in place, and `overwrite` is off
     │   ├── SourceChanged           REJECT  another version answers than was announced
     │   ├── Unsupported             REJECT  this protocol or server cannot do that, whoever asks
@@ -45,6 +47,7 @@ __all__ = [
     "LedgerError",
     "MessageError",
     "NoSpace",
+    "NoSpaceThere",
     "RangeNotHonoured",
     "SarrapipeError",
     "SourceChanged",
@@ -52,6 +55,7 @@ __all__ = [
     "StorageError",
     "SupervisorError",
     "TooLarge",
+    "TooLargeThere",
     "TopologyError",
     "TransferError",
     "UnsafePath",
@@ -161,6 +165,23 @@ class SourceGone(TransferError):
     """The data server has no such file (404, 410); retried up to `attempts`."""
 
     code = 410
+
+
+class TooLargeThere(TransferError):
+    """The server that it is sent to takes no file of that size (413): another try changes nothing."""
+
+    disposition = Disposition.REJECT
+    code = 413
+
+
+class NoSpaceThere(TransferError):
+    """The server that it is sent to is full for now (507).
+
+    The file is tried again later. Nothing else is held up by it: the directories and servers that a flow
+    sends to need not share that disk, and its own disks have room (`NoSpace` stops the intake for those).
+    """
+
+    code = 507
 
 
 class AlreadyThere(TransferError):

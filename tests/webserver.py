@@ -38,6 +38,14 @@ http {{
         location /forbidden/ {{ return 403; }}
         location /gone/ {{ return 410; }}
         location /dav/ {{ dav_methods PUT DELETE MKCOL MOVE; client_max_body_size 0; }}
+        location /dav/small/ {{ dav_methods PUT DELETE MKCOL MOVE; client_max_body_size 10k; }}
+        location /dav/late/ {{
+            auth_basic "x"; auth_basic_user_file {home}/users; auth_delay 100ms; lingering_timeout 100ms;
+            access_log {home}/late.log; client_max_body_size 0;
+        }}
+        location /dav/full/ {{
+            dav_methods PUT DELETE MKCOL MOVE; if ($request_method = PUT) {{ return 507; }}
+        }}
         location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}
     }}
 }}

@@ -172,6 +172,8 @@ _BY_ERROR: Final[dict[type, Counter]] = {
     errors.SourceChanged: Counter.ERRORS_CHANGED,
     errors.RangeNotHonoured: Counter.ERRORS_RANGE,
     errors.IdentityMismatch: Counter.ERRORS_IDENTITY,
+    errors.TooLargeThere: Counter.ERRORS_TOO_LARGE,
+    errors.NoSpaceThere: Counter.ERRORS_NO_SPACE,
     errors.TransferError: Counter.ERRORS_TRANSFER,
     errors.NoSpace: Counter.ERRORS_NO_SPACE,
     errors.TooLarge: Counter.ERRORS_TOO_LARGE,

@@ -133,6 +133,21 @@ class CurlLoop:
         if all(one.curl is not curl for one in self._ended):
             self._ended.append(Ended(curl, code, message))
 
+    def go_on(self, curl: pycurl.Curl) -> None:
+        """End the pause of a handle that is under way.
+
+        What libcurl still held is handed over from in here, and may be refused by the callback of the handle;
+        a request that waits to be sent may have been answered. A handle that fails here comes back from
+        `ended` with the others. Where the transfer had ended before, libcurl knows no connection to go on
+        with (CURLE_BAD_FUNCTION_ARGUMENT), and says of itself how it ended.
+        """
+        try:
+            curl.pause(pycurl.PAUSE_CONT)
+        except pycurl.error as error:
+            code, message = error.args
+            if code != pycurl.E_BAD_FUNCTION_ARGUMENT:
+                self.end(curl, code, message)
+
     def ended(self, mine: Container[pycurl.Curl]) -> list[Ended]:
         """Handles that ended since the last call; still to be taken out with `remove`.
 

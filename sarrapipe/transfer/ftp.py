@@ -176,7 +176,7 @@ class _Handle:
     def _look_for_room(self, read: RangeRead) -> None:
         if self.request is read:
             self._waits = False
-            self.curl.pause(pycurl.PAUSE_CONT)
+            self._loop.go_on(self.curl)
 
     def _spend(self, count: int, pause: int) -> None:
         wait_s = 0.0 if self._pacer is None else self._pacer.spend(count)
@@ -187,7 +187,7 @@ class _Handle:
 
     def _resume(self, request: Request | None) -> None:
         if self.request is request:
-            self.curl.pause(pycurl.PAUSE_CONT)
+            self._loop.go_on(self.curl)
 
     # ---- writes
 

@@ -16,8 +16,10 @@ import pycurl
 
 from sarrapipe.errors import (
     AccessDenied,
+    NoSpaceThere,
     SarrapipeError,
     SourceGone,
+    TooLargeThere,
     TransferError,
     Unsupported,
 )
@@ -137,7 +139,7 @@ class SendStream:
 
     def _resume(self, request: RangeWrite | RemoteCall | None) -> None:
         if self.request is request:
-            self.curl.pause(pycurl.PAUSE_CONT)
+            self._loop.go_on(self.curl)
 
     def go_on(self) -> None:
         """The source has bytes again, or its end.
@@ -236,10 +238,10 @@ class SendStream:
         self, request: RangeWrite | RemoteCall, ended: Ended, response: Response
     ) -> SarrapipeError | None:
         what = "PUT" if isinstance(request, RangeWrite) else request.operation.value
-        if ended.code:
+        status = response.status
+        if ended.code and status < _REFUSED:  # a server that refuses may close before all was sent
             text = f"{what}: {ended.message or 'libcurl failed'} (CURLE {ended.code}): {request.url}"
             return TransferError(text)
-        status = response.status
         if 200 <= status <= 299:
             return None
         text = f"{what}: status {status}: {request.url}"
@@ -249,11 +251,21 @@ class SendStream:
             return SourceGone(text)
         if status == _ABOVE_IS_GONE:
             return SourceGone(f"{text}: its directory is not there")
+        if status == _TOO_LARGE:
+            return TooLargeThere(f"{text}: the file is larger than this server takes")
+        if status == _NO_SPACE:
+            return NoSpaceThere(f"{text}: the server has no room for it now")
         if status in (405, 501):
             return Unsupported(f"{text}: the server does not take this (is WebDAV allowed there?)")
         return TransferError(text)
 
 
+_REFUSED: Final = 400
+"""Statuses from here on are final, and no success (RFC 9110 15.5)."""
+_TOO_LARGE: Final = 413
+"""Content Too Large (RFC 9110 15.5.14)."""
+_NO_SPACE: Final = 507
+"""Insufficient Storage, "considered to be temporary" (RFC 4918 11.5)."""
 _IS_THERE: Final = 405
 """MKCOL of a name that is there (RFC 4918 9.3.1)."""
 _ABOVE_IS_GONE: Final = 409

@@ -261,15 +261,7 @@ class Stream:
     def _go_on(self, read: RangeRead) -> None:
         if self.read is not read:
             return
-        try:
-            self.curl.pause(pycurl.PAUSE_CONT)
-        except pycurl.error as error:
-            # What libcurl still held is handed over from in here, and may be refused by `_on_body`. Where all
-            # had come before the pause the transfer has ended, and libcurl knows no connection to go on with
-            # (CURLE_BAD_FUNCTION_ARGUMENT): it comes back from the loop like any other.
-            code = error.args[0]
-            if code != pycurl.E_BAD_FUNCTION_ARGUMENT:
-                self._loop.end(self.curl, code, str(error.args[-1]))
+        self._loop.go_on(self.curl)
 
     def finish(self, ended: Ended, now_s: float) -> RangeDone:
         """Say how the read ended; the handle is free afterwards."""

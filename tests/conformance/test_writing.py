@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+import servers
 from ftpserver import PASSWORD, USER, Ftpd
 from sshserver import Sshd
 from test_backends import ODD_NAMES, KeyedEngine
@@ -21,9 +22,11 @@ from webserver import Nginx
 from sarrapipe.errors import (
     AccessDenied,
     MessageError,
+    NoSpaceThere,
     SarrapipeError,
     SourceChanged,
     SourceGone,
+    TooLargeThere,
     TransferError,
     Unsupported,
 )
@@ -58,6 +61,7 @@ class Pieces:
     def __init__(self, *pieces: bytes | None) -> None:
         self._pieces = list(pieces)
         self.asked = 0
+        self.waited = False
 
     def read(self, count: int) -> memoryview | None:
         self.asked += 1
@@ -65,6 +69,7 @@ class Pieces:
             return memoryview(b"")
         piece = self._pieces[0]
         if piece is None:
+            self.waited = True
             return None
         self._pieces[0] = piece[count:]
         if not self._pieces[0]:
@@ -92,6 +97,18 @@ class FailingSource(Pieces):
         if self.asked:
             raise SourceChanged("x has become shorter while it was sent")
         return super().read(count)
+
+
+class Bucket:
+    """A byte rate as the arena's limiter keeps it, in one process."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._empty_at_ns = 0
+
+    def take(self, amount: float, now_ns: int) -> float:
+        self._empty_at_ns = max(self._empty_at_ns, now_ns) + int(amount / self._rate * 1e9)
+        return max(0.0, (self._empty_at_ns - now_ns) / 1e9)
 
 
 def collect(engine: TransferEngine, *requests: Request) -> dict[object, Done]:
@@ -419,6 +436,57 @@ class TestHttpWriting(WritingSuite):
         done = self.send(engine, nginx.url + "f", b"x")
         assert isinstance(done.error, Unsupported)
         assert "405" in str(done.error)
+
+    @pytest.mark.parametrize("size", [10_241, 3_000_000])
+    def test_a_file_larger_than_the_server_takes(
+        self, place: Place, nginx: Nginx, engine: TransferEngine, size: int
+    ) -> None:
+        done = self.send(engine, nginx.url + "dav/small/f", bytes(size))
+        assert isinstance(done.error, TooLargeThere)
+        assert done.error.code == done.status == 413
+        assert not os.path.exists(nginx.root / "dav/small/f")
+
+    def test_a_server_that_is_full(self, nginx: Nginx, engine: TransferEngine) -> None:
+        done = self.send(engine, nginx.url + "dav/full/f", bytes(100_000))
+        assert isinstance(done.error, NoSpaceThere)
+        assert done.error.code == done.status == 507
+
+    @pytest.mark.parametrize("sent", [0, 100, 100_000])
+    def test_refused_while_the_source_has_nothing(
+        self, place: Place, nginx: Nginx, engine: TransferEngine, sent: int
+    ) -> None:
+        """The server answers a request whose sending is paused, and closes; then the source has bytes."""
+        source = Pieces(*((b"a" * sent,) if sent else ()), None, b"b" * 70_000)
+        write = RangeWrite(url=nginx.url + "dav/late/f", source=source, token="w", length=sent + 70_000)
+        assert engine.submit([write]) == 1
+        done: list[Done] = []
+        while not source.waited:
+            done = engine.poll(0)
+            assert done == []
+        log = nginx.home / "late.log"
+        servers.wait_until(lambda: b" 401 " in log.read_bytes(), 10, "the server has answered")
+        log.write_bytes(b"")
+        source.arrive()
+        engine.go_on("w")
+        while not done:
+            done = engine.poll(5)
+        assert isinstance(done[0].error, AccessDenied)
+        assert self.send_beside(engine, place).error is None
+
+    def test_refused_while_the_rate_is_used_up(self, place: Place, nginx: Nginx) -> None:
+        engine = TransferEngine(TransferSettings(streams=8), limiter=Bucket(4e6)).open()
+        try:
+            done = collect(
+                engine,
+                RangeWrite(
+                    url=nginx.url + "dav/small/f", source=Pieces(bytes(3_000_000)), token=1, length=3_000_000
+                ),
+                RangeWrite(url=place.url("f"), source=Pieces(bytes(1_000_000)), token=2, length=1_000_000),
+            )
+        finally:
+            engine.close()
+        assert isinstance(done[1].error, TooLargeThere)
+        assert done[2].error is None
 
     def test_a_server_that_is_not_there(self, engine: TransferEngine) -> None:
         [port] = free_ports(1)

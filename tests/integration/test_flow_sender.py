@@ -10,6 +10,7 @@ import pytest
 from flowkit import Running, Site, sha512
 from servers import DocRoot, Vhost
 from sshserver import Sshd
+from webserver import Nginx
 
 from sarrapipe.shm.slots import Counter
 
@@ -254,6 +255,45 @@ class TestDeaths:
         second.until(lambda: not second.flow.in_hand, "settled")
         assert len(site.files()) == 50
         site.assert_clean(second)
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Nginx]:
+    with Nginx(tmp_path / "web") as server:
+        os.mkdir(server.root / "dav")
+        os.chmod(server.root / "dav", 0o777)
+        yield server
+
+
+@pytest.mark.nginx
+class TestRefusals:
+    """What a real web server says of a file's size, beside files that it takes."""
+
+    def test_a_file_larger_than_the_server_takes_is_rejected_at_once(self, site: Site, web: Nginx) -> None:
+        tap = site.tap()
+        flow = site.run("sender", f"sendTo {web.url}dav")
+        site.announce("small/large", bytes(500_000))
+        site.announce("other", DATA)
+        flow.until_settled(2)
+        assert flow.count(Counter.ERRORS_TOO_LARGE) == 1
+        assert flow.count(Counter.MESSAGES_REJECTED) == 1
+        assert flow.kept() == []
+        assert tap.paths() == ["other"]
+        assert site.files(web.root / "dav") == {"other": DATA, "small": None}
+        site.assert_clean(flow)
+
+    def test_a_server_that_is_full_is_tried_again_and_holds_nothing_up(self, site: Site, web: Nginx) -> None:
+        tap = site.tap()
+        flow = site.run("sender", f"sendTo {web.url}dav\nattempts 1")
+        site.announce("full/f", DATA)
+        flow.until_counted(Counter.MESSAGES_KEPT)
+        site.announce("other", DATA)
+        flow.until_counted(Counter.FILES_OK)
+        flow.until_counted(Counter.MESSAGES_RETRIED)
+        assert flow.count(Counter.MESSAGES_REJECTED) == 0
+        assert flow.count(Counter.ERRORS_NO_SPACE) > 0
+        assert tap.paths() == ["other"]
+        assert site.files(web.root / "dav") == {"other": DATA, "full": None}
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ RETRIED = [
     errors.TransferError,
     errors.RangeNotHonoured,
     errors.HostUntrusted,
+    errors.NoSpaceThere,
     errors.StorageError,
     errors.InflightDamaged,
     errors.CallbackError,
@@ -21,6 +22,7 @@ REJECTED = [
     errors.AlreadyThere,
     errors.SourceChanged,
     errors.TooLarge,
+    errors.TooLargeThere,
     errors.UnsafePath,
     errors.MessageError,
 ]
