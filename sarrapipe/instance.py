@@ -58,6 +58,7 @@ def main(context: InstanceContext) -> int:
         incarnation=context.incarnation,
         slot_number=context.slot.index + 1,
         slot=context.slot,
+        board=context.arena.board(context.slot.index),
         limiter=limiter,
         announce_work=context.announce_work,
         heartbeat=context.heartbeat,

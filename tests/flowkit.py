@@ -39,6 +39,7 @@ from sarrapipe.message.codec import decode
 from sarrapipe.message.model import Message
 from sarrapipe.shm.arena import Arena
 from sarrapipe.shm.limiter import Limit, Limiter
+from sarrapipe.shm.moving import BOARD_SIZE, Board, Moving
 from sarrapipe.shm.slots import SLOT_SIZE, Counter, Slot
 from sarrapipe.units import format_time
 
@@ -153,6 +154,12 @@ class Running:
         for _ in range(turns):
             self.flow.turn()
         os.eventfd_read(self._nudge)
+
+    def moving(self) -> list[Moving]:
+        """What it tells of its large files, after a look of now."""
+        self.advance(1.0)
+        assert self.place.board is not None
+        return self.place.board.read()
 
     def kept(self) -> list[Any]:
         """What is in the kept store."""
@@ -282,6 +289,7 @@ class Site:
             incarnation=new_incarnation(),
             slot_number=self._slots,
             slot=Slot(0, memoryview(bytearray(SLOT_SIZE))),
+            board=Board(memoryview(bytearray(BOARD_SIZE))),
         )
         running = Running(config, replace(standing, **place), self.clock)
         self._running.append(running)

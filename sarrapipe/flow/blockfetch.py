@@ -8,7 +8,7 @@ settled (`resting`); the owner finishes the file when none is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from sarrapipe.clock import Clock
@@ -28,6 +28,7 @@ from sarrapipe.flow.closing import End, next_step, pause_s
 from sarrapipe.flow.comparer import Comparer, Recheck
 from sarrapipe.flow.filetask import expected_method
 from sarrapipe.flow.inplacing import may_write, written_ranges
+from sarrapipe.flow.movements import Movement
 from sarrapipe.flow.sources import is_of_the_source
 from sarrapipe.ledger import blocks as ledger_blocks
 from sarrapipe.ledger.completion import Blocker
@@ -118,6 +119,10 @@ class BlockFetches:
         if not self._downloads.free_streams:
             return False
         return any(not part.running and part.look_again_s <= now for part in fetch.parts.values())
+
+    def movements(self) -> Iterator[Movement]:
+        """Return how far each file is."""
+        return (fetch.movement() for fetch in self._fetches.values())
 
     def quiet(self, before_s: float) -> list[BlockedFile]:
         """Return own files that have nothing to do here since before a monotonic time."""
@@ -252,6 +257,7 @@ class BlockFetches:
         assert isinstance(token, BlockToken)
         fetch, part = token.fetch, token.part
         part.running = False
+        fetch.moved += done.received
         if fetch.is_over:
             return
         try:
@@ -383,6 +389,7 @@ class BlockFetches:
         if not done:
             return
         marked = decide.mark(fetch.claim, [(part.number, digest) for part, digest in done])
+        fetch.missing = marked.missing
         self._marked = True
         slot = self._downloads.slot
         slot.add(Counter.SEGMENTS_OK, len(done))
@@ -457,6 +464,7 @@ class BlockFetches:
         if row is None or row.phase != ASSEMBLING:
             self._lose(decide, fetch)
             return 0
+        fetch.missing = row.missing
         if ledger_blocks.is_written(tables, claim.generation, part.number, 1):
             self._written(fetch, part, here=False)
             if not row.missing and fetch.task is not None:
@@ -498,11 +506,12 @@ class BlockFetches:
         if part.item is not None and (method := expected_method(part.item, self._downloads.config)):
             hasher = identity.hasher(method)
         part.digests = Digests(hasher)
-        part.token = BlockToken(fetch, part)
         offset = part.number * fetch.plan.segment_bytes
+        sink = fetch.file.sink(offset, source.length, part.digests)
+        part.token = BlockToken(fetch, part, sink)
         return RangeRead(
             url=source.url,
-            sink=fetch.file.sink(offset, source.length, part.digests),
+            sink=sink,
             token=part.token,
             offset=source.offset,
             length=source.length,

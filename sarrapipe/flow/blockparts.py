@@ -16,11 +16,13 @@ from sarrapipe.flow.blockkeep import Standing
 from sarrapipe.flow.blocks import BlockSource
 from sarrapipe.flow.closing import End
 from sarrapipe.flow.comparer import Comparison
+from sarrapipe.flow.movements import Movement, in_segments
 from sarrapipe.ledger.records import Claim
 from sarrapipe.message import identity
 from sarrapipe.message.worklist import Report, WorkItem
 from sarrapipe.segment import assembly
 from sarrapipe.segment.plan import SegmentPlan
+from sarrapipe.transfer.base import Sink
 
 if TYPE_CHECKING:
     from sarrapipe.flow.blocktask import BlockedFile
@@ -86,13 +88,14 @@ class Digests:
 
 
 class BlockToken:
-    """What the engine hands back: which block of which file."""
+    """What the engine hands back: which block of which file, and where its bytes go."""
 
-    __slots__ = ("fetch", "part")
+    __slots__ = ("fetch", "part", "sink")
 
-    def __init__(self, fetch: BlockFetch, part: Part) -> None:
+    def __init__(self, fetch: BlockFetch, part: Part, sink: Sink) -> None:
         self.fetch = fetch
         self.part = part
+        self.sink = sink
 
 
 class Ended(NamedTuple):
@@ -113,6 +116,10 @@ class BlockFetch:
         file: The inflight file, open; owned by this object unless a task owns it.
         task: The owner's task; None where the file is another process's.
         now_s: Monotonic time.
+
+    Attributes:
+        missing: Blocks that nobody has written yet, as the ledger said last.
+        moved: Bytes of the transfers that have ended here.
     """
 
     def __init__(
@@ -139,6 +146,8 @@ class BlockFetch:
         self.returned: list[int] = []
         self.complete = False
         self.size = plan.size
+        self.missing = len(plan)
+        self.moved = 0
         self.is_over = False
         self.quiet_since_s = now_s
         self.look_again_s = now_s
@@ -153,6 +162,14 @@ class BlockFetch:
     def running(self) -> list[Part]:
         """Blocks being fetched."""
         return [part for part in self.parts.values() if part.running]
+
+    def movement(self) -> Movement:
+        """Return how far it is."""
+        running = [part.token.sink.written for part in self.running if part.token is not None]
+        url = next((part.source.url for part in self.parts.values()), "")
+        return in_segments(
+            self.file.target, url, self.plan, missing=self.missing, running=running, moved=self.moved
+        )
 
     def close(self) -> None:
         """Close the file in place, and the inflight file where no task does."""

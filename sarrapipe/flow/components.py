@@ -35,6 +35,7 @@ from sarrapipe.flow.filter import Filter
 from sarrapipe.flow.formerqueues import FormerQueue, FormerQueues
 from sarrapipe.flow.housekeeping import KEEP_EARLY_AFTER_S, Housekeeping
 from sarrapipe.flow.intake import Intake
+from sarrapipe.flow.movements import Movements
 from sarrapipe.flow.post import Outlet, Writer
 from sarrapipe.flow.runner import Flow, Parts
 from sarrapipe.flow.settle import Settlement
@@ -45,6 +46,7 @@ from sarrapipe.flow.work import Work
 from sarrapipe.ledger.kept import KeptStore
 from sarrapipe.ledger.ledger import Ledger
 from sarrapipe.shm.limiter import Limiter
+from sarrapipe.shm.moving import Board
 from sarrapipe.shm.ring import Ring
 from sarrapipe.shm.slots import SLOT_SIZE, Slot
 from sarrapipe.transfer.settings import HttpSettings, SftpSettings, TransferSettings
@@ -64,6 +66,7 @@ class Place:
         incarnation: Of this life of the process.
         slot_number: Unique among the live processes of the flow, from 1.
         slot: Counters.
+        board: Where it tells of the large files it moves; None where nobody looks.
         limiter: The byte rate the flow's instances share; None for no limit.
         announce_work: Tells siblings that there are segments to share.
         heartbeat: Tells the parent that the loop turns.
@@ -75,6 +78,7 @@ class Place:
     incarnation: int = 1
     slot_number: int = 1
     slot: Slot | None = None
+    board: Board | None = None
     limiter: Limiter | None = None
     announce_work: Callable[[], None] = lambda: None
     heartbeat: Callable[[], None] = lambda: None
@@ -164,6 +168,7 @@ class _Assembler:
         self._wake = Wake()
         self._broker = BrokerThread()
         self._ring: Ring | None = None
+        self._movements: Movements | None = None
 
     def assemble(self) -> Assembled:
         """Open everything and put it together."""
@@ -236,6 +241,8 @@ class _Assembler:
     def _heartbeat(self) -> None:
         """Begin a turn: tell the parent, and look anew at what threads have to say."""
         self._place.heartbeat()
+        if self._movements is not None:
+            self._movements.tick()
         self._broker.clear_wakeup()
         self._wake.clear()
 
@@ -355,6 +362,8 @@ class _Assembler:
             staged.attach(engine)
             self._ring = staged.ring
         downloads = Downloads(config, engine, places, segments, self._slot, comparer, staged, ledger.digests)
+        if self._place.board is not None:
+            self._movements = Movements(self._place.board, downloads.movements, self._clock)
         durability = None
         if config.durability == "host":
             durability = Durability(places, ledger.sync, self._wake.set)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sarrapipe.config.model import FlowConfig
 from sarrapipe.errors import IdentityMismatch
+from sarrapipe.flow.movements import Movement
 from sarrapipe.flow.task import Task
 from sarrapipe.ledger.admission import Admission, Announcement
 from sarrapipe.message import identity
@@ -55,6 +56,10 @@ class ContentTask(Task):
         if self.config.perm_copy and self.item.message.mode is not None:
             return self.item.message.mode
         return self.config.perm_default or None
+
+    def movement(self) -> Movement | None:
+        """Return how far its bytes are; None where somebody else tells."""
+        return None
 
     @abstractmethod
     def tokens(self) -> Sequence[object]:

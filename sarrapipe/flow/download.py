@@ -8,7 +8,7 @@ broke. Files of several segments are in `segmented`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -25,6 +25,7 @@ from sarrapipe.flow.farside import FarSide
 from sarrapipe.flow.fetch import Token
 from sarrapipe.flow.filetask import FileTask
 from sarrapipe.flow.localfiles import check_local_source, is_local
+from sarrapipe.flow.movements import Movement
 from sarrapipe.flow.places import Places
 from sarrapipe.flow.segmented import SegmentedDownload, Segments
 from sarrapipe.flow.sends import FarName, Sends, SendToken
@@ -35,7 +36,7 @@ from sarrapipe.ledger.ledger import Decisions
 from sarrapipe.message import identity
 from sarrapipe.message.worklist import WorkItem
 from sarrapipe.shm.slots import Counter, Slot
-from sarrapipe.transfer.base import Done, RangeDone, RangeRead, Request
+from sarrapipe.transfer.base import Done, RangeDone, RangeRead, Request, Sink
 from sarrapipe.transfer.credentials import Credentials
 from sarrapipe.transfer.engine import TransferEngine
 
@@ -152,7 +153,7 @@ class Downloads:
     def _stage(self, staged: StagedWrites, read: RangeRead) -> None:
         with suppress(SarrapipeError):  # a URL nobody can fetch: the engine says so
             staged.stage(read, self.engine.capabilities(read.url))
-            if isinstance(read.token, Token):
+            if isinstance(read.token, Token | BlockToken | SingleDownload):
                 read.token.sink = read.sink  # progress is looked at there
 
     def forget(self, task: ContentTask) -> None:
@@ -234,6 +235,14 @@ class Downloads:
         else:
             self.segments.received(done)
 
+    def movements(self) -> Iterator[Movement]:
+        """Return how far everything is that has bytes under way."""
+        yield from self.segments.movements()
+        yield from self.blocks.movements()
+        for task in self._sizes:
+            if (movement := task.movement()) is not None:
+                yield movement
+
     def placed_far(self) -> list[FarName]:
         """Return the tasks whose change of a name at the server came to its end."""
         return [] if self.sends is None else self.sends.ended()
@@ -294,9 +303,19 @@ class Downloads:
 
 
 class SingleDownload(FileTask):
-    """A file that moves in one piece: one request, hashed on the way, no transaction until its commit."""
+    """A file that moves in one piece: one request, hashed on the way, no transaction until its commit.
 
-    __slots__ = ("_dirty", "hasher")
+    Attributes:
+        sink: Where its bytes go; None before the transfer.
+    """
+
+    __slots__ = ("_dirty", "hasher", "sink")
+
+    def __init__(
+        self, item: WorkItem, announcement: Announcement, admission: Admission, downloads: Downloads
+    ) -> None:
+        super().__init__(item, announcement, admission, downloads)
+        self.sink: Sink | None = None
 
     def begin(self) -> None:
         """Start the transfer, or take the data from the message where it carries it.
@@ -337,15 +356,24 @@ class SingleDownload(FileTask):
         assert self.file is not None
         message = self.item.message
         limit = self._limit(message.size)
+        self.sink = self.file.sink(0, limit, self.hasher)
         return RangeRead(
             url=message.url,
-            sink=self.file.sink(0, limit, self.hasher),
+            sink=self.sink,
             token=self,
             length=limit,
             whole_size=limit,
             url_is_escaped=message.retrieve_path is not None,
             credentials=self.downloads.credentials(message.url),
         )
+
+    def movement(self) -> Movement | None:
+        """Return how much of it has come."""
+        if self.sink is None:
+            return None
+        message, came = self.item.message, self.sink.written
+        size = -1 if message.size is None else message.size
+        return Movement(self.target, message.url, size, 0, came, 1, 0, 1, came)
 
     def _limit(self, size: int | None) -> int | None:
         """Return how many bytes may come; None where the announced size need not be believed."""

@@ -51,6 +51,8 @@ class Fetch:
         exhausted: No segment is left to be claimed.
         further: Number of further messages when the ledger was asked for sources last.
         ask_sources: There may be more.
+        missing: Segments that nobody has written yet, as the ledger said last.
+        moved: Bytes of the transfers that have ended here.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class Fetch:
         self.pace = Pace()
         self.exhausted = False
         self.further = 0
+        self.missing = len(plan)
+        self.moved = 0
         self.ask_sources = False
         self.claimed: list[int] = []
         self.done: list[tuple[int, bytes]] = []

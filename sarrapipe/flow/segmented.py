@@ -14,7 +14,7 @@ later segments still arrive; segments have their own xxh3_128 digest in the ledg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import xxhash
@@ -31,6 +31,7 @@ from sarrapipe.errors import (
 from sarrapipe.flow.closing import pause_s
 from sarrapipe.flow.fetch import Fetch, Token, changed_version
 from sarrapipe.flow.filetask import FileTask, expected_method
+from sarrapipe.flow.movements import Movement, in_segments
 from sarrapipe.flow.sources import Source, Sources, is_transient
 from sarrapipe.flow.straggling import Scratch
 from sarrapipe.flow.task import ALONE, Placed
@@ -230,6 +231,20 @@ class Segments:
         now = self.clock.monotonic_s()
         return any(fetch.undecided or self._hungry(fetch, now) for fetch in self._fetches)
 
+    def movements(self) -> Iterator[Movement]:
+        """Return how far each file is."""
+        for fetch in self._fetches:
+            source = next(iter(fetch.sources))
+            running = [token.sink.written for token in fetch.running.values()]
+            yield in_segments(
+                fetch.file.target,
+                source.url,
+                fetch.plan,
+                missing=fetch.missing,
+                running=running,
+                moved=fetch.moved,
+            )
+
     @property
     def busy(self) -> bool:
         """Whether there is something to do without any transfer going on."""
@@ -275,6 +290,7 @@ class Segments:
         assert isinstance(token, Token)
         took_s = self.clock.monotonic_s() - token.began_s
         self.watch.remotes.of(token.source.remote).ended(done, took_s)
+        token.fetch.moved += done.received
         error = done.error or changed_version(token.source, done)
         if token.fetch.second.get(token.number) is token:
             self._second_ended(token, done, error)
@@ -419,6 +435,7 @@ class Segments:
             if fetch.task is None:
                 slot.add(Counter.SEGMENTS_HELPED, len(fetch.done))
             fetch.done = []
+            fetch.missing = marked.missing
             fetch.complete = marked.complete
             if marked.complete and fetch.task is None:
                 self.announce_work()
@@ -448,6 +465,7 @@ class Segments:
         fetch.claimed = segments.numbers
         fetch.exhausted = len(segments.numbers) < limit
         row = segments.row
+        fetch.missing = row.missing
         fetch.sources.pinned(row.url, row.etag)
         if row.further != fetch.further:
             fetch.further = row.further

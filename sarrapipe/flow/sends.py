@@ -41,12 +41,24 @@ class FarName(Protocol):
 
 
 class SendToken:
-    """Identifies one request; `then` takes its end."""
+    """Identifies one request; `then` takes its end.
 
-    __slots__ = ("then",)
+    Args:
+        then: Takes it.
+        source: Of a write: what it reads.
+    """
 
-    def __init__(self, then: Then) -> None:
+    __slots__ = ("_began_at", "_source", "then")
+
+    def __init__(self, then: Then, source: Source | None = None) -> None:
         self.then = then
+        self._source = source
+        self._began_at = 0 if source is None else source.position()
+
+    @property
+    def read(self) -> int | None:
+        """How many bytes of its source were read to be written; None where nothing is written."""
+        return None if self._source is None else self._source.position() - self._began_at
 
 
 class Sends:
@@ -137,7 +149,7 @@ class Sends:
         Returns:
             What cancels it.
         """
-        token = SendToken(then)
+        token = SendToken(then, source)
         url = self.far.url(path)
         self._submit(
             RangeWrite(

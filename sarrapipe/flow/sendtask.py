@@ -32,6 +32,7 @@ from sarrapipe.errors import (
 )
 from sarrapipe.flow.content import ContentTask, expected_method
 from sarrapipe.flow.localfiles import local_source
+from sarrapipe.flow.movements import Movement, in_segments
 from sarrapipe.flow.sends import Sends, SendToken, Then
 from sarrapipe.flow.sentparts import SentParts
 from sarrapipe.flow.task import Placed
@@ -75,6 +76,7 @@ class SendTask(ContentTask):
         "_found",
         "_hasher",
         "_left",
+        "_moved",
         "_parts",
         "_sends",
         "_tokens",
@@ -96,6 +98,7 @@ class SendTask(ContentTask):
         self._begun = False
         self._found: os.stat_result | None = None
         self._left = 0
+        self._moved = 0
         self._parts: SentParts | None = None
         self._tokens: list[SendToken] = []
         self._hasher: identity.Hasher | None = None
@@ -126,6 +129,26 @@ class SendTask(ContentTask):
     def _under_way(self) -> str:
         """Path at the server until it is renamed."""
         return self._sends.far.inflight(self.target, self.nonce)
+
+    def movement(self) -> Movement | None:
+        """Return how much of it is at the server; what its ranges have read counts as under way."""
+        size, message = self.item.message.size, self.item.message
+        running = [token.read for token in self._tokens if token.read is not None]
+        if size is None or not self._begun:
+            return None
+        if self._parts is not None:
+            return in_segments(
+                self.target,
+                message.url,
+                self._parts.plan,
+                missing=self._parts.unwritten,
+                running=running,
+                moved=self._moved,
+            )
+        moved = sum(running)
+        done = min(self._moved, size)
+        partial = max(min(moved, size) - done, 0)
+        return Movement(self.target, message.url, size, done, partial, 1, 0, len(running), moved)
 
     # ---- before the commit
 
@@ -221,6 +244,7 @@ class SendTask(ContentTask):
         if not self.wants(done.token):
             return False  # it ended together with another that failed, and the task was given up for that one
         self.downloads.slot.add(Counter.BYTES_SENT, done.sent)
+        self._moved += done.sent
         if isinstance(done.error, SourceGone):
             self._sends.forget_directory(self._under_way)  # somebody removed it: made again the next time
         return True

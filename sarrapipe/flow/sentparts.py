@@ -65,6 +65,7 @@ class SentParts:
         self._asks = True
         self._left: deque[int] = deque()
         self._room = 0
+        self._unwritten = len(plan)
         self._held: set[int] = set()
         self._done: list[tuple[int, bytes]] = []
         # From `decide` to `act`:
@@ -86,6 +87,11 @@ class SentParts:
     def missing(self) -> list[int]:
         """What nobody has begun to send."""
         return list(self._left)
+
+    @property
+    def unwritten(self) -> int:
+        """How many segments the server has not answered, as the ledger said last."""
+        return self._unwritten
 
     def start(self, most: int) -> None:
         """Let segments be sent, so many at a time."""
@@ -133,10 +139,12 @@ class SentParts:
             return
         written = frozenset(self._written)
         self._left = deque(number for number in range(len(self.plan)) if number not in written)
+        self._unwritten = len(self._left)
 
     def _mark(self, decide: Decisions) -> None:
         marked = decide.mark(self._claim, self._done)
         self._marked = True
+        self._unwritten = marked.missing
         self._complete = marked.complete
         self._is_lost = not marked.accepted
         self._held.difference_update(number for number, _ in self._done)

@@ -55,6 +55,8 @@ class Marked(NamedTuple):
     """No segment is missing: the owner finishes the file."""
     owner: int
     """To be woken when `complete` and not the caller itself."""
+    missing: int = 0
+    """Segments that are missing still."""
 
 
 class Work(NamedTuple):
@@ -222,7 +224,7 @@ def mark(tables: Tables, held: Claim, done: Iterable[tuple[int, bytes]], me: int
     missing = row.missing - written
     if written:
         tables.put_file(held.generation, row._replace(missing=missing))
-    return Marked(accepted, missing == 0, row.owner)
+    return Marked(accepted, missing == 0, row.owner, missing)
 
 
 def written(tables: Tables, held: Claim) -> list[int] | None:

@@ -1,8 +1,8 @@
 """The arena: one memory-mapped file in a flow's state directory that all its processes share.
 
-Header (one page), then slots. The parent makes a new file under a temporary name and renames it into place,
-so a reader sees a whole arena or the one before. It stays behind when the parent ends: `status` says from it
-what was.
+Header (one page), slots, and for each slot a page that tells of large files (`moving`). The parent makes a
+new file under a temporary name and renames it into place, so a reader sees a whole arena or the one before.
+It stays behind when the parent ends: `status` says from it what was.
 
     arena = Arena.create(path, flow="sarra/ddsr")
     slot = arena.slot(arena.free_slot())
@@ -17,26 +17,29 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from types import TracebackType
 from typing import Final
 
 from sarrapipe import native
 from sarrapipe.errors import SupervisorError
 from sarrapipe.shm import host
+from sarrapipe.shm.moving import BOARD_SIZE, Board, Moving, read_board
 from sarrapipe.shm.slots import COUNTER_WORDS, MAXIMA, SLOT_SIZE, Counter, Slot, is_gauge
 
-__all__ = ["SLOT_COUNT", "Arena", "read_arena"]
+__all__ = ["SLOT_COUNT", "Arena", "read_arena", "read_boards"]
 
 SLOT_COUNT: Final = 512
 """Slots of an arena: a rolling restart needs two for each instance. The file is sparse."""
 
 _MAGIC: Final = b"SARRARNA"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _HEADER_SIZE: Final = 4096
 # magic, version, size of header and slot, slots, layout, time made, boot id
 _PREFIX: Final = struct.Struct("<8sIIIIQQ16s")
 _LAYOUT: Final = zlib.crc32(",".join(f"{c.name}={c.value}" for c in Counter).encode())
+
+_BOARDS: Final = _HEADER_SIZE + SLOT_COUNT * SLOT_SIZE
 
 # Words of the header, after the 56 bytes of the prefix.
 _PARENT_PID: Final = 7
@@ -86,7 +89,7 @@ class Arena:
         try:
             fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                os.ftruncate(fd, _HEADER_SIZE + SLOT_COUNT * SLOT_SIZE)
+                os.ftruncate(fd, _BOARDS + SLOT_COUNT * BOARD_SIZE)
                 mapping = mmap.mmap(fd, 0)
             finally:
                 os.close(fd)
@@ -156,6 +159,11 @@ class Arena:
     def slots(self) -> list[Slot]:
         """Return the slots that were ever used, by index."""
         return [self.slot(index) for index in range(self._words[_USED])]
+
+    def board(self, index: int) -> Board:
+        """Return where the instance of a slot tells of the large files it moves."""
+        start = _BOARDS + index * BOARD_SIZE
+        return Board(self._bytes[start : start + BOARD_SIZE])
 
     def free_slot(self, taken: Collection[int] = ()) -> int:
         """Return the index of a slot whose instance is dead or that was never used; for the parent only.
@@ -331,6 +339,24 @@ def read_arena(path: str) -> Arena | None:
     finally:
         os.close(fd)
     return Arena(memoryview(data))
+
+
+def read_boards(path: str, slots: Iterable[int]) -> list[Moving]:
+    """Return what the instances of some slots say of the large files they move.
+
+    Args:
+        path: Of an arena that `read_arena` could read.
+        slots: Indexes of slots whose instances are alive.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        pages = [os.pread(fd, BOARD_SIZE, _BOARDS + index * BOARD_SIZE) for index in slots]
+    finally:
+        os.close(fd)
+    return [row for page in pages for row in read_board(page)]
 
 
 def _problem(data: bytes | memoryview) -> str:

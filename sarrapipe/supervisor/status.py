@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sarrapipe.clock import SYSTEM_CLOCK, Clock
-from sarrapipe.errors import LedgerError
-from sarrapipe.shm.arena import Arena, read_arena
+from sarrapipe.shm.arena import Arena, read_arena, read_boards
 from sarrapipe.shm.slots import RATED, Counter, Phase, Slot
 from sarrapipe.supervisor.paths import FlowPaths
 from sarrapipe.supervisor.states import State
@@ -26,10 +25,6 @@ __all__ = ["FlowStatus", "Health", "InstanceStatus", "large_transfers", "read_st
 _IDLE_AFTER_S: Final = 900.0
 _LAG_FROM_S: Final = 30.0
 _RETRY_FROM: Final = 1000
-
-
-_TRANSFERS: Final = 8
-"""Large transfers that are told of, of each flow."""
 
 
 class Health(enum.IntEnum):
@@ -110,7 +105,7 @@ class FlowStatus:
         totals: Counters by name, since the parent's start.
         rates: Per second, by counter name.
         instances: Those that live or wait to be started again.
-        transfers: The largest files under way, of those that are moved in several segments.
+        transfers: The largest files under way.
     """
 
     flow: str
@@ -170,23 +165,17 @@ def _status(paths: FlowPaths, arena: Arena, clock: Clock) -> FlowStatus:
         totals=totals,
         rates=rates,
         instances=sorted(instances, key=lambda one: (one.number, one.incarnation)),
-        transfers=_transfers(paths, totals, rates) if alive else (),
+        transfers=_transfers(paths, slots, totals) if alive else (),
     )
 
 
 def _transfers(
-    paths: FlowPaths, totals: Mapping[str, int], rates: Mapping[str, float]
+    paths: FlowPaths, slots: Sequence[Slot], totals: Mapping[str, int]
 ) -> Sequence[TransferStatus]:
     """Return the large files under way; none where nothing is, so that idle flows cost no look."""
     if not totals["gauge_inflight_messages"]:
         return ()
-    from sarrapipe.ledger.progress import transfers  # LMDB only where there is something to look at
-
-    try:
-        found = transfers(paths.ledger, _TRANSFERS)
-    except LedgerError:
-        return ()  # its instances say so themselves
-    return describe(found, bytes_per_s=rates["bytes_received"], streams=totals["gauge_streams"])
+    return describe(read_boards(paths.arena, [slot.index for slot in slots if slot.alive]))
 
 
 def _rate(slots: Sequence[Slot], counter: Counter, now_ns: int) -> float:

@@ -1,22 +1,16 @@
 """What is told of a flow's large transfers: how far, how fast, how long still. Pure.
 
-The ledger knows which segments of a file are written, for all instances together (`ledger.progress`); the
-instances' slots know how many bytes a second arrive. A file's rate is its share of the flow's, by streams:
-exact where one large file is moved, fair where several are.
+Each instance tells of its part in a file (`shm.moving`); here the parts are put together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from sarrapipe.log import printable
+from sarrapipe.shm.moving import MOST_ROWS, Moving
 from sarrapipe.units import format_bytes, format_duration
-
-if TYPE_CHECKING:
-    from sarrapipe.ledger.progress import Transfer
 
 __all__ = ["TransferStatus", "describe", "lasting", "line"]
 
@@ -27,13 +21,13 @@ class TransferStatus:
 
     Attributes:
         target: Where it will be, printable.
-        source: Scheme and host that it is announced from, without credentials.
+        source: Scheme and host that it comes from, without credentials.
         size: Bytes; -1 while unknown.
-        done: Bytes written and verified.
-        segments: How many there are.
+        done: Bytes that have arrived there; those of segments that are not verified yet among them.
+        segments: How many there are; 1 for a file that moves in one piece.
         segments_done: How many of them are written and verified.
-        streams: How many are being fetched.
-        bytes_per_s: Its share of what arrives.
+        streams: Transfers under way for it.
+        bytes_per_s: What its transfers move.
         left_s: Seconds until it is there at this rate; None where that is not known.
     """
 
@@ -44,7 +38,7 @@ class TransferStatus:
     segments: int
     segments_done: int
     streams: int
-    bytes_per_s: float
+    bytes_per_s: int
     left_s: float | None
 
     @property
@@ -53,45 +47,33 @@ class TransferStatus:
         return self.done / self.size if self.size > 0 else self.segments_done / self.segments
 
 
-def describe(found: Iterable[Transfer], *, bytes_per_s: float, streams: int) -> list[TransferStatus]:
-    """Return what is told of transfers.
-
-    Args:
-        found: From the ledger.
-        bytes_per_s: What arrives at the flow.
-        streams: All its transfers, small files included; may be a second old.
-    """
-    found = list(found)
-    streams = max(streams, sum(one.streams for one in found), 1)
-    return [_describe(one, bytes_per_s * one.streams / streams) for one in found]
+def describe(rows: Iterable[Moving]) -> list[TransferStatus]:
+    """Return what is told of files, largest first, from what the instances say of their part in each."""
+    parts: dict[str, list[Moving]] = {}
+    for row in rows:
+        parts.setdefault(row.target, []).append(row)
+    found = [_together(each) for each in parts.values()]
+    return sorted(found, key=lambda one: one.size, reverse=True)[:MOST_ROWS]
 
 
-def _describe(one: Transfer, bytes_per_s: float) -> TransferStatus:
-    left = one.size - one.done
+def _together(rows: Sequence[Moving]) -> TransferStatus:
+    """Put together what several instances say of one file; who heard of the ledger last knows most."""
+    latest = max(rows, key=lambda one: (one.done, one.segments_done))
+    size = latest.size
+    done = latest.done + sum(one.partial for one in rows)
+    done = min(done, size) if size >= 0 else done
+    bytes_per_s = sum(one.bytes_per_s for one in rows)
     return TransferStatus(
-        target=printable(one.target),
-        source=_host(one.url),
-        size=one.size,
-        done=one.done,
-        segments=one.segments,
-        segments_done=one.segments_done,
-        streams=one.streams,
-        bytes_per_s=round(bytes_per_s, 1),
-        left_s=round(left / bytes_per_s, 1) if one.size >= 0 and bytes_per_s >= 1 else None,
+        target=printable(latest.target),
+        source=printable(latest.source),
+        size=size,
+        done=done,
+        segments=latest.segments,
+        segments_done=latest.segments_done,
+        streams=sum(one.streams for one in rows),
+        bytes_per_s=bytes_per_s,
+        left_s=round((size - done) / bytes_per_s, 1) if size >= 0 and bytes_per_s >= 1 else None,
     )
-
-
-def _host(url: str) -> str:
-    """Return scheme and host of a URL; nothing where it has none."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return ""
-    if not host:
-        return printable(f"{parts.scheme}:") if parts.scheme else ""
-    host = f"[{host}]" if ":" in host else host
-    return printable(f"{parts.scheme}://{host}" + (f":{port}" if port else ""))
 
 
 def line(one: TransferStatus) -> str:
@@ -100,7 +82,7 @@ def line(one: TransferStatus) -> str:
     left = f", {format_duration(one.left_s)} left" if one.left_s is not None else ""
     return (
         f"{one.target}: {format_bytes(one.done)} of {size} ({one.share:.0%}), "
-        f"{format_bytes(int(one.bytes_per_s))}/s, {one.streams} streams, "
+        f"{format_bytes(one.bytes_per_s)}/s, {one.streams} streams, "
         f"{one.segments_done} of {one.segments} segments{left}"
     )
 

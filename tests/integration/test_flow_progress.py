@@ -1,43 +1,28 @@
-"""A large transfer shows how far it is, in the ledger and in `status`, while it runs."""
+"""A large transfer shows how far it is, on the instance's page and in `status`, while it runs."""
 
 from __future__ import annotations
 
-import ast
 import json
 import os
-import subprocess
-import sys
 import threading
 
 import pytest
-from flowkit import Site
+from blockkit import Posted
+from flowkit import Running, Site
 from killkit import Mover, Place
 from servers import wait_until
 from standins import StandIn
 
-from sarrapipe.ledger.progress import Transfer, transfers
+from sarrapipe.shm.moving import Moving
 from sarrapipe.shm.slots import Counter
 
 pytestmark = pytest.mark.broker
 
 MIB = 1 << 20
 SEGMENTS = 6
+HALF = SEGMENTS // 2
 DATA = os.urandom(1024) * 1024 * SEGMENTS
 LINES = "segmentSize 1MiB\nstreams 2\nstreamsStart 2"
-
-
-LOOK = """
-import sys
-from sarrapipe.ledger.progress import transfers
-print([tuple(one) for one in transfers(sys.argv[1], int(sys.argv[2]))])
-"""
-
-
-def look(flow, limit: int = 8) -> list[Transfer]:
-    """What another process sees: LMDB lets one open a ledger once."""
-    command = [sys.executable, "-c", LOOK, os.path.join(flow.config.state_dir, "ledger"), str(limit)]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return [Transfer(*fields) for fields in ast.literal_eval(out)]
 
 
 class Holding(StandIn):
@@ -48,11 +33,20 @@ class Holding(StandIn):
         self.go = threading.Event()
 
     def answer(self, handler, headers):
-        span = self.span(headers)
-        if span is not None and span[0] >= len(self.body) // 2:
-            while not (self.go.wait(0.05) or self.ending.is_set()):
-                pass
+        span, half = self.span(headers), len(self.body) // 2
+        if span is None:
+            self.head(handler, 200, len(self.body))
+            handler.wfile.write(self.body[:half])
+            self.hold()
+            handler.wfile.write(self.body[half:])
+            return
+        if span[0] >= half:
+            self.hold()
         super().answer(handler, headers)
+
+    def hold(self):
+        while not (self.go.wait(0.05) or self.ending.is_set()):
+            pass
 
 
 @pytest.fixture
@@ -61,26 +55,72 @@ def site(tmp_path, vhost, docroot):
         yield made
 
 
-def test_segments_streams_and_bytes_are_those_of_now(site):
-    with Holding(DATA) as server:
-        flow = site.run(lines=LINES)
-        assert look(flow) == []
-        site.announce("d/big", DATA, put=False, baseUrl=server.url)
-        flow.until_counted(Counter.SEGMENTS_OK, SEGMENTS // 2)
-        flow.until(lambda: look(flow)[0].streams == 2, "two are held")
-        (one,) = look(flow)
-        assert one.target == str(site.dest / "d/big")
-        assert (one.size, one.done) == (len(DATA), len(DATA) // 2)
-        assert (one.segments, one.segments_done) == (SEGMENTS, SEGMENTS // 2)
-        assert look(flow, 0) == []
-        server.go.set()
-        flow.until_settled(1)
-    assert look(flow) == []
+def settled(site: Site, flow: Running) -> None:
+    """It arrives, and nothing is told of it any more."""
+    flow.until_settled(1)
+    assert flow.moving() == []
     assert site.files()["d/big"] == DATA
 
 
-def test_no_ledger_no_transfers(tmp_path):
-    assert transfers(str(tmp_path), 8) == []
+def test_segments_streams_and_bytes_are_those_of_now(site):
+    with Holding(DATA) as server:
+        flow = site.run(lines=LINES)
+        assert flow.moving() == []
+        site.announce("d/big", DATA, put=False, baseUrl=server.url)
+        flow.until_counted(Counter.SEGMENTS_OK, HALF)
+        flow.until(lambda: flow.moving()[0].streams == 2, "two are held")
+        (one,) = flow.moving()
+        assert (one.target, one.source) == (str(site.dest / "d/big"), server.url.rstrip("/"))
+        assert (one.size, one.done, one.partial) == (len(DATA), len(DATA) // 2, 0)
+        assert (one.segments, one.segments_done) == (SEGMENTS, HALF)
+        server.go.set()
+        settled(site, flow)
+
+
+def test_a_file_in_one_piece(site):
+    with Holding(DATA) as server:
+        flow = site.run(lines="segmentSize 1GiB")
+        site.announce("d/big", DATA, put=False, baseUrl=server.url)
+        gathered = 1 << 18  # so much may have come and is not written yet
+        flow.until(lambda: any(one.partial >= HALF * MIB - gathered for one in flow.moving()), "half came")
+        (one,) = flow.moving()
+        assert (one.size, one.done, one.segments, one.streams) == (len(DATA), 0, 1, 1)
+        server.go.set()
+        settled(site, flow)
+
+
+@pytest.mark.parametrize("segment", ["1MiB", "1GiB"])
+def test_a_file_that_is_sent(site, segment):
+    lines = f"sendTo file://{site.dest}\nsegmentSize {segment}\nstreams 2\nbyteRateMax 1M"
+    flow = site.run("sender", lines, limiter=site.limiter(1_000_000))
+    site.announce("d/big", DATA)
+    seen: list[Moving] = []
+
+    def looked() -> bool:
+        seen.extend(flow.moving())
+        return len({one.done + one.partial for one in seen}) > 1
+
+    flow.until(looked, "two looks tell of more and more")
+    assert {(one.target, one.size) for one in seen} == {(str(site.dest / "d/big"), len(DATA))}
+    assert any(one.bytes_per_s > 0 for one in seen)
+    counts = [one.done + one.partial for one in seen]
+    assert counts == sorted(counts)
+    assert counts[-1] <= len(DATA)
+    assert {one.segments for one in seen} == {SEGMENTS if segment == "1MiB" else 1}
+    settled(site, flow)
+
+
+def test_a_file_in_blocks(site):
+    with Holding(DATA) as server:
+        flow = site.run(lines="reassemble on\nstreams 2")
+        site.publish_all(Posted(site, "d/big", DATA, MIB, put=False).messages(baseUrl=server.url))
+        flow.until_counted(Counter.SEGMENTS_OK, HALF)
+        flow.until(lambda: flow.moving()[0].segments_done == HALF, "half is written")
+        (one,) = flow.moving()
+        assert (one.size, one.done, one.segments) == (len(DATA), len(DATA) // 2, SEGMENTS)
+        server.go.set()
+        flow.until_settled(SEGMENTS)
+        assert flow.moving() == []
 
 
 def test_status_shows_it_while_it_runs_and_not_after(vhost, docroot, tmp_path):
