@@ -255,8 +255,9 @@ class Downloads:
 
     @property
     def free_streams(self) -> int:
-        """How many more transfers may be started."""
-        return max(self.engine.settings.streams - self.engine.running - len(self._requests), 0)
+        """How many more transfers of parts of large files may be started."""
+        engine = self.engine
+        return max(engine.settings.streams - engine.kept_free - engine.running - len(self._requests), 0)
 
     def decide(self, decide: Decisions) -> None:
         """Claim and mark segments, inside the turn's transaction."""

@@ -98,6 +98,11 @@ class TransferEngine:
         return self._schedule.running
 
     @property
+    def kept_free(self) -> int:
+        """Of the streams that are free, how many are kept for small requests."""
+        return self._schedule.kept_free
+
+    @property
     def inflight_bytes(self) -> int:
         """Bytes of all requests taken in; one of unknown length counts 1 MiB."""
         return self._schedule.bytes

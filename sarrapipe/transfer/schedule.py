@@ -3,6 +3,10 @@
 Requests wait in one line per remote and size class. Remotes take turns. Within a remote, small and large ones
 share the streams half and half while both wait, so that ten thousand small files do not hold up a large one,
 nor a hundred segments every small file; where only one kind waits it may use all streams.
+
+Except that a few streams are kept free of large requests for some time after a small one came: where segments
+hold every stream, a small file waits until one of them has ended, 0.6 s of 9 MiB at 16 MB/s each (scenario
+`latency`: half of the small files waited for that, and 1 in 100 for more than 3 s).
 """
 
 from __future__ import annotations
@@ -18,6 +22,10 @@ __all__ = ["SMALL_BYTES", "Schedule", "remote_of"]
 
 SMALL_BYTES = 1_048_576
 """A read up to this size is small: on a fast network it takes less time than setting a connection up."""
+_KEPT_FREE = 4
+"""One in so many streams is kept free of large requests, one at least where there are two."""
+_LATELY = 256
+"""For so many large requests after the last small one; 2 GiB of the smallest segments."""
 ASSUMED_BYTES = SMALL_BYTES
 """What a read of unknown length is taken to be."""
 
@@ -48,10 +56,12 @@ class _Remote:
     running_small: int = 0
     running_large: int = 0
 
-    def next(self, streams: int) -> Request | None:
+    def next(self, streams: int, kept_free: int) -> Request | None:
         running = self.running_small + self.running_large
         if running >= streams:
             return None
+        if self.running_large >= streams - kept_free:
+            return self.small.popleft() if self.small else None
         if self.small and self.large:
             if self.running_small <= self.running_large:
                 return self.small.popleft()
@@ -79,6 +89,8 @@ class Schedule:
         self._riding: deque[Request] = deque()
         self.waiting = 0
         self.running = 0
+        self._running_small = 0
+        self._small_lately = 0
         self.bytes = 0
         """Bytes of all requests that wait or run."""
 
@@ -94,7 +106,11 @@ class Schedule:
             remote = self._remotes[name] = _Remote()
             self._turn.append(name)
         weight = weight_bytes(request)
-        (remote.small if weight <= SMALL_BYTES else remote.large).append(request)
+        if weight <= SMALL_BYTES:
+            self._small_lately = _LATELY
+            remote.small.append(request)
+        else:
+            remote.large.append(request)
         self.waiting += 1
         self.bytes += weight
 
@@ -105,16 +121,31 @@ class Schedule:
             return self._riding.popleft()
         if self.running >= self._streams or not self.waiting:
             return None
+        per_remote = min(self._per_remote, self._streams)
+        kept_free = self._kept_free(per_remote)
         for _ in range(len(self._turn)):
             name = self._turn[0]
             self._turn.rotate(-1)
             remote = self._remotes[name]
-            request = remote.next(self._per_remote)
+            request = remote.next(per_remote, per_remote if self._is_full_of_large else kept_free)
             if request is not None:
                 self._count(remote, request, 1)
                 self.waiting -= 1
                 return request
         return None
+
+    @property
+    def kept_free(self) -> int:
+        """Streams that no large request gets now, of those that are free."""
+        return max(self._kept_free(self._streams) - self._running_small, 0)
+
+    @property
+    def _is_full_of_large(self) -> bool:
+        return self.running - self._running_small >= self._streams - self._kept_free(self._streams)
+
+    def _kept_free(self, streams: int) -> int:
+        """Return how many of some streams are for small requests alone."""
+        return -(-streams // _KEPT_FREE) if self._small_lately and streams > 1 else 0
 
     def finished(self, request: Request) -> None:
         """A running request ended."""
@@ -147,9 +178,12 @@ class Schedule:
     def _count(self, remote: _Remote, request: Request, by: int) -> None:
         self.running += by
         if weight_bytes(request) <= SMALL_BYTES:
+            self._running_small += by
             remote.running_small += by
-        else:
-            remote.running_large += by
+            return
+        remote.running_large += by
+        if by > 0 and self._small_lately:
+            self._small_lately -= 1
 
     def _forget(self, name: str, remote: _Remote) -> None:
         if remote.idle():

@@ -138,3 +138,55 @@ def test_every_read_runs_once_within_the_limits(streams, per_remote, reads, rand
         ran.append(done.token)
     assert sorted(ran) == list(range(len(reads)))  # type: ignore[type-var]
     assert schedule.waiting == schedule.bytes == 0
+
+
+def filled(streams: int = 8, per_remote: int = 8) -> Schedule:
+    """A schedule after a small request came and went, full of large ones, more of them waiting."""
+    schedule = Schedule(streams=streams, per_remote=per_remote)
+    small = read("first")
+    schedule.push(small)
+    assert pops(schedule) == ["first"]
+    schedule.finished(small)
+    for n in range(300):
+        schedule.push(read(n, LARGE))
+    return schedule
+
+
+def test_large_ones_leave_some_streams_to_small_ones_that_came_lately() -> None:
+    schedule = filled()
+    assert len(pops(schedule)) == 6
+    assert schedule.kept_free == 2
+    for n in "abc":
+        schedule.push(read(n))
+    assert pops(schedule) == ["a", "b"]
+    assert schedule.kept_free == 0
+
+
+def test_they_leave_them_across_remotes() -> None:
+    schedule = filled(streams=8, per_remote=4)
+    assert len(pops(schedule)) == 3
+    for n in range(20):
+        schedule.push(read(f"other{n}", LARGE, host="other"))
+    assert len(pops(schedule)) == 3
+    schedule.push(read("small", host="third"))
+    assert pops(schedule) == ["small"]
+
+
+def test_without_small_ones_for_a_while_they_have_all() -> None:
+    schedule = filled()
+    running = pops(schedule)
+    for _ in range(256 - 6):
+        assert len(running) == 6
+        schedule.finished(read(running.pop(0), LARGE))
+        running += pops(schedule)
+    assert schedule.kept_free == 0
+    assert len(running) == 8
+    plain = Schedule(streams=8, per_remote=8)
+    for n in range(20):
+        plain.push(read(n, LARGE))
+    assert len(pops(plain)) == 8, "where none ever came"
+
+
+def test_one_stream_is_for_everybody() -> None:
+    schedule = filled(streams=1)
+    assert len(pops(schedule)) == 1
