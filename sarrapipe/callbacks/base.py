@@ -33,6 +33,7 @@ HOOKS: Final = (
     "post",
     "after_post",
     "ack",
+    "on_part",
     "on_housekeeping",
     "metricsReport",
     "please_stop",
@@ -102,6 +103,13 @@ class FlowCallback:
 
     def ack(self, items: Sequence[WorkItem]) -> None:
         """Told of items whose outcome is durable, just before their messages are acknowledged."""
+
+    def on_part(self, items: Sequence[WorkItem]) -> None:
+        """Told of blocks that were written here and verified, while others of their file are awaited.
+
+        Each has `report`, code 206 as in sr3 (wire.md 3.1), with the number of the block and how many there
+        are. Its message is answered with the file's last block.
+        """
 
     def metricsReport(self) -> dict[str, float]:
         """Return figures, by name, for the log of housekeeping."""

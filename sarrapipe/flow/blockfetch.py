@@ -67,6 +67,7 @@ class BlockFetches:
 
     Attributes:
         ended: Taken by the work each turn; not those of a task's own item, which the task has.
+        arrived: Items whose block was written here; taken likewise.
         ask_again: Items whose file is no longer under this claim; taken likewise.
         is_woken: A sibling has news: what rests is to be asked about; taken likewise.
         lost: Own files whose row is another's now, or given up; taken likewise.
@@ -84,6 +85,7 @@ class BlockFetches:
         self._fetches: dict[bytes, BlockFetch] = {}
         self._marked = False
         self.ended: list[Ended] = []
+        self.arrived: list[WorkItem] = []
         self.ask_again: list[WorkItem] = []
         self.lost: list[BlockedFile] = []
         self.paused_by: SarrapipeError | None = None
@@ -424,6 +426,8 @@ class BlockFetches:
 
     def _written(self, fetch: BlockFetch, part: Part, *, here: bool) -> None:
         self._forget(fetch, part)
+        if here and part.item is not None:
+            self.arrived.append(part.item)
         self._end(fetch, part, None)
         verification = fetch.task.verification if fetch.task is not None else None
         if verification is not None and here:

@@ -160,6 +160,7 @@ class BlockWork:
         for one in ended:
             self._dispose(one.items, one.end, one.report, turn, now_s)
         turn.rested += self.still_asked(self._resting.take_long(now_s))
+        turn.parts, fetches.arrived = fetches.arrived, []
 
     def hand_over(self, turn: Turn) -> None:
         """Let what was settled in this turn be forgotten by whoever keeps it."""

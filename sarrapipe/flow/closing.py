@@ -40,6 +40,7 @@ class Turn:
     Attributes:
         worklist: `ok`: in place, to be announced. `rejected` and `failed`: with their reports.
         answered: Settled: their messages can be acknowledged.
+        parts: Blocks that were written here since the last turn.
         rested: Blocks that are written, and wait for others: to be kept, and acknowledged.
         forgotten: Message ids of blocks whose file is settled: nobody need keep them.
         unfinished: Not begun because the work was stopped: their messages go back to where they came from.
@@ -48,6 +49,7 @@ class Turn:
     worklist: Worklist = field(default_factory=Worklist)
     answered: list[WorkItem] = field(default_factory=list)
     unfinished: list[WorkItem] = field(default_factory=list)
+    parts: list[WorkItem] = field(default_factory=list)
     rested: list[WorkItem] = field(default_factory=list)
     forgotten: list[bytes] = field(default_factory=list)
 

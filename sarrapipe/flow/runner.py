@@ -32,13 +32,15 @@ from sarrapipe.flow.work import Work
 from sarrapipe.ledger.kept import KeptMessage, KeptStore
 from sarrapipe.log import get_logger, printable
 from sarrapipe.message.codec import told_path
-from sarrapipe.message.worklist import Delivery, WorkItem, Worklist
+from sarrapipe.message.worklist import Delivery, Report, WorkItem, Worklist
 
 __all__ = ["Flow", "Parts", "Source"]
 
 _log = get_logger(__name__)
 
 _REFUSALS_KEPT: Final = 1000
+_PART: Final = 206
+"""Code of a block that is written while others of its file are awaited (wire.md 3.1)."""
 _NO_TROUBLE: Final = frozenset({202, 204, 304, 404, 406})
 """Codes of rejections in the normal course of things: unwanted, in place, duplicate, no mask, overtaken."""
 _STOPPING_TICK_S: Final = 0.05
@@ -324,6 +326,7 @@ class Flow:
             parts.chain.call("ack", turn.answered)
             parts.tally.answered(turn.answered)
             parts.settlement.answer(turn.answered)
+        self._tell_of_parts(turn.parts)
         if turn.rested:
             self._rest(turn.rested)
             self._progress = True  # there is room for others now
@@ -333,6 +336,18 @@ class Flow:
             self._announce(turn.worklist)
         for worklist in parts.chain.completed("after_work"):
             self._post(worklist)
+
+    def _tell_of_parts(self, items: list[WorkItem]) -> None:
+        """Tell callbacks of blocks that were written while others are awaited."""
+        if not items or not self._parts.chain.has("on_part"):
+            return
+        for item in items:
+            blocks = item.message.blocks
+            assert blocks is not None
+            item.report = Report(_PART, f"block {blocks.number} of {blocks.count} is written")
+        self._parts.chain.call("on_part", items)
+        for item in items:
+            item.report = None  # it has not come to its end
 
     def _remove_sources(self, items: list[WorkItem]) -> None:
         for item in items:

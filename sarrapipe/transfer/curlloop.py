@@ -1,8 +1,11 @@
-"""One libcurl multi handle driven over an epoll instance of our own.
+"""Libcurl driven over an epoll instance of our own.
 
 libcurl says which sockets to watch and when its next timer is due (`curl_multi_socket_action`); everything
 else that may wake the flow, such as the broker thread's event descriptor, is watched beside them. So the
 main thread waits in one place, and for nothing longer than it has to.
+
+What is light has a multi handle of its own, and is served first: a call into libcurl takes as long as all
+transfers of its handle have data for, 15 to 60 ms with twelve large ones, and a small file takes several.
 
 The loop knows nothing of HTTP: it runs easy handles that others have set up, and says which ended.
 """
@@ -12,11 +15,11 @@ from __future__ import annotations
 import heapq
 import select
 from collections.abc import Callable, Container
-from typing import Any, NamedTuple
 
 import pycurl
 
 from sarrapipe.clock import SYSTEM_CLOCK, Clock
+from sarrapipe.transfer.curllane import CurlLane, Ended
 
 __all__ = ["CurlLoop", "Ended"]
 
@@ -25,20 +28,12 @@ _IDLE_CONNECTIONS = 16
 _EVENTS = 64
 """Sockets served between two looks at what has ended, at most."""
 _SLICE_S = 0.002
-"""For so long they are served, those first that were not served the longest: with data waiting on every one of
-16 sockets, a turn of all of them took 0.15 s, and small files four turns (scenario `latency`)."""
+"""For so long those of large transfers are served, first those that have waited longest: with data on every
+one of 16 sockets a turn of all of them took 0.15 s, and a small file four turns (scenario `latency`). As
+libcurl lets all of them go on in each call, that may well be one socket a turn."""
 
 _WAKEUP = select.EPOLLIN | select.EPOLLET
 """Reported once for each time it is signalled: `run_once` is called again before anybody drained it."""
-
-
-class Ended(NamedTuple):
-    """An easy handle that libcurl is done with."""
-
-    curl: pycurl.Curl
-    code: int
-    """CURLE_* number; 0 for success."""
-    message: str
 
 
 class CurlLoop:
@@ -53,45 +48,37 @@ class CurlLoop:
         self._streams = streams
         self._clock = clock
         self._ended: list[Ended] = []
-        self._timer_s: float | None = None
-        self._watched: dict[int, int] = {}
         self._wakeups: set[int] = set()
         self._others: dict[int, Callable[[], None]] = {}
-        self._served: dict[int, int] = {}
-        self._services = 0
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
-        self._running = 0
+        self._lanes: tuple[CurlLane, ...] = ()
+        self._lane_of: dict[pycurl.Curl, CurlLane] = {}
         self.woken: list[int] = []
         """Wake-up descriptors that were readable in the last `run_once`; whoever added one drains it."""
-        self._multi: Any = None
         self._epoll: select.epoll | None = None
 
     def open(self) -> CurlLoop:
-        """Create the multi handle and the epoll instance; after a fork, never before."""
-        self._epoll = select.epoll()
-        self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
-        self._multi.setopt(pycurl.M_MAXCONNECTS, self._streams + _IDLE_CONNECTIONS)
+        """Create the multi handles and the epoll instance; after a fork, never before."""
+        self._epoll = epoll = select.epoll()
+        connections = self._streams + _IDLE_CONNECTIONS
+        self._lanes = tuple(CurlLane(epoll, connections, self._clock) for _ in range(2))
         for fd in self._wakeups:
             self._epoll.register(fd, _WAKEUP)
         return self
 
     def close(self) -> None:
         """End every connection. May be repeated."""
-        if self._multi is not None:
-            self._multi.close()
-            self._multi = None
+        for lane in self._lanes:
+            lane.close()
+        self._lanes = ()
+        self._lane_of.clear()
         if self._epoll is not None:
             self._epoll.close()
             self._epoll = None
-        self._watched.clear()
-        self._served.clear()
         self._others.clear()
         self._later.clear()
         self._ended.clear()
-        self._running = 0
 
     def add_wakeup(self, fd: int) -> None:
         """Let `run_once` return once each time `fd` becomes readable."""
@@ -116,15 +103,19 @@ class CurlLoop:
         if self._others.pop(fd, None) is not None and self._epoll is not None:
             self._epoll.unregister(fd)
 
-    def add(self, curl: pycurl.Curl) -> None:
-        """Start a handle; it comes back from `ended` when it is done."""
-        self._multi.add_handle(curl)
-        self._running += 1
+    def add(self, curl: pycurl.Curl, *, bulk: bool = False) -> None:
+        """Start a handle; it comes back from `ended` when it is done.
+
+        Args:
+            curl: The handle, set up.
+            bulk: It moves much: what is light goes before it.
+        """
+        lane = self._lane_of[curl] = self._lanes[bulk]
+        lane.add(curl)
 
     def remove(self, curl: pycurl.Curl) -> None:
         """Take back a handle, ended or not; one that was not ended closes its connection."""
-        self._multi.remove_handle(curl)
-        self._running -= 1
+        self._lane_of.pop(curl).remove(curl)
         if self._ended:
             # One that ended and was not asked for yet must not end again under its next read.
             self._ended = [one for one in self._ended if one.curl is not curl]
@@ -169,84 +160,54 @@ class CurlLoop:
     def run_once(self, timeout_s: float) -> None:
         """Wait for something to happen, at most `timeout_s` seconds, and let libcurl work on it."""
         assert self._epoll is not None, "the loop was not opened"
-        now = self._clock.monotonic_s()
-        events = self._epoll.poll(self._wait_s(timeout_s, now), _EVENTS)
-        self.woken = [fd for fd, _ in events if fd in self._wakeups]
-        if len(events) > 1:
-            events.sort(key=self._last_served)
-        until_s = self._clock.monotonic_s() + _SLICE_S
+        events = self._epoll.poll(self._wait_s(timeout_s, self._clock.monotonic_s()), _EVENTS)
+        light, bulk = self._lanes
+        self.woken = []
+        waiting = []
         for fd, mask in events:
-            if (call := self._others.get(fd)) is not None:
+            if fd in self._wakeups:
+                self.woken.append(fd)
+            elif (call := self._others.get(fd)) is not None:
                 call()
-            elif fd in self._watched:
-                self._services += 1
-                self._served[fd] = self._services
-                self._multi.socket_action(fd, _selected(mask))
-            else:
-                continue
-            if self._clock.monotonic_s() >= until_s:
-                break  # what was not served is reported again
-        self._run_timers()
-        if self._running:
-            self._collect()
-
-    def _last_served(self, event: tuple[int, int]) -> int:
-        return self._served.get(event[0], 0)
+            elif fd in light.watched:
+                light.serve(fd, mask)
+            elif fd in bulk.watched:
+                waiting.append((fd, mask))
+        light.run_timer()
+        self._run_later()
+        _serve_some(bulk, waiting, self._clock)
+        bulk.run_timer()
+        self._collect()
 
     def _wait_s(self, timeout_s: float, now: float) -> float:
         if self._ended:
             return 0.0
-        if self._timer_s is not None:
-            timeout_s = min(timeout_s, self._timer_s - now)
+        for lane in self._lanes:
+            if lane.timer_s is not None:
+                timeout_s = min(timeout_s, lane.timer_s - now)
         if self._later:
             timeout_s = min(timeout_s, self._later[0][0] - now)
         return max(timeout_s, 0.0)
 
-    def _run_timers(self) -> None:
+    def _run_later(self) -> None:
         now = self._clock.monotonic_s()
-        if self._timer_s is not None and self._timer_s <= now:
-            self._timer_s = None
-            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         while self._later and self._later[0][0] <= now:
             heapq.heappop(self._later)[2]()
 
     def _collect(self) -> None:
-        queued = 1
-        while queued:
-            queued, succeeded, failed = self._multi.info_read(_EVENTS)
-            known = {id(one.curl) for one in self._ended}
-            ended = [*(Ended(curl, 0, "") for curl in succeeded), *(Ended(*one) for one in failed)]
-            self._ended += [one for one in ended if id(one.curl) not in known]
-
-    def _on_socket(self, what: int, fd: int, _multi: object, _data: object) -> None:
-        """libcurl: watch this socket for that, from now on."""
-        assert self._epoll is not None, "libcurl only calls from inside run_once, add and remove"
-        if what == pycurl.POLL_REMOVE:
-            if self._watched.pop(fd, None) is not None:
-                self._epoll.unregister(fd)
-                self._served.pop(fd, None)
-            return
-        mask = (select.EPOLLIN if what & pycurl.POLL_IN else 0) | (
-            select.EPOLLOUT if what & pycurl.POLL_OUT else 0
-        )
-        if fd in self._watched:
-            self._epoll.modify(fd, mask)
-        else:
-            self._epoll.register(fd, mask)
-        self._watched[fd] = mask
-
-    def _on_timer(self, timeout_ms: int) -> None:
-        """libcurl: call `socket_action(SOCKET_TIMEOUT)` after so many milliseconds; -1 is never."""
-        self._timer_s = None if timeout_ms < 0 else self._clock.monotonic_s() + timeout_ms / 1000
+        for lane in self._lanes:
+            if ended := lane.collect():
+                known = {id(one.curl) for one in self._ended}
+                self._ended += [one for one in ended if id(one.curl) not in known]
 
 
-def _selected(mask: int) -> int:
-    """Epoll's events as libcurl's CURL_CSELECT_* bits."""
-    selected: int = 0
-    if mask & (select.EPOLLIN | select.EPOLLHUP):
-        selected |= pycurl.CSELECT_IN
-    if mask & select.EPOLLOUT:
-        selected |= pycurl.CSELECT_OUT
-    if mask & select.EPOLLERR:
-        selected |= pycurl.CSELECT_ERR
-    return selected
+def _serve_some(lane: CurlLane, waiting: list[tuple[int, int]], clock: Clock) -> None:
+    """Serve sockets for a slice of time; those that were not served are reported again."""
+    if len(waiting) > 1:
+        waiting.sort(key=lambda event: lane.waited(event[0]))
+    until_s = clock.monotonic_s() + _SLICE_S
+    for fd, mask in waiting:
+        if fd in lane.watched:  # else serving another ended it
+            lane.serve(fd, mask)
+            if clock.monotonic_s() >= until_s:
+                return

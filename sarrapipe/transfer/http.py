@@ -20,6 +20,7 @@ from sarrapipe.transfer.curlloop import CurlLoop
 from sarrapipe.transfer.httpsend import OPERATIONS, SendStream
 from sarrapipe.transfer.httpstream import Stream
 from sarrapipe.transfer.pacing import Pacer
+from sarrapipe.transfer.schedule import SMALL_BYTES, weight_bytes
 from sarrapipe.transfer.settings import HttpSettings, Surroundings
 
 __all__ = ["HttpBackend", "make_backend"]
@@ -78,7 +79,7 @@ class HttpBackend:
             return
         self._by_curl[stream.curl] = stream
         self._by_token[request.token] = stream
-        self._loop.add(stream.curl)
+        self._loop.add(stream.curl, bulk=weight_bytes(request) > SMALL_BYTES)
 
     def _sender(self) -> SendStream:
         if self._idle_senders:

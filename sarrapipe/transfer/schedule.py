@@ -18,7 +18,7 @@ from sarrapipe.transfer.base import RangeRead, Request
 from sarrapipe.transfer.remotecall import RemoteCall
 from sarrapipe.transfer.writing import RangeWrite
 
-__all__ = ["SMALL_BYTES", "Schedule", "remote_of"]
+__all__ = ["SMALL_BYTES", "Schedule", "remote_of", "weight_bytes"]
 
 SMALL_BYTES = 1_048_576
 """A read up to this size is small: on a fast network it takes less time than setting a connection up."""

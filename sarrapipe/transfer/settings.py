@@ -32,7 +32,7 @@ class HttpSettings:
     proxy: str | None = None
     """URL of a proxy; None is none, whatever the environment says; "environment" is what that says."""
     user_agent: str = "sarrapipe"
-    buffer_bytes: int = 524_288
+    buffer_bytes: int = 131_072
     """Most that is read from a socket at once; docs/explanation/pipeline.md has the measurement."""
 
 

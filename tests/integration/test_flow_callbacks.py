@@ -6,6 +6,7 @@ import json
 import textwrap
 
 import pytest
+from blockkit import Posted
 from flowkit import Site, leftovers
 
 from sarrapipe.errors import ConfigError
@@ -464,3 +465,27 @@ def test_a_callback_announces_by_other_means(site, tmp_path):
     flow.until_settled(1)
     assert (tmp_path / "posted").read_text() == "f\n"
     site.assert_clean(flow)
+
+
+def test_blocks_are_told_of_as_they_are_written(site):
+    """Each once, with code 206, before the file is whole; and the announcement carries no such report."""
+    plugin(
+        site,
+        "parts",
+        """
+        def on_part(self, items):
+            for item in items: say(item["relPath"], item["report"]["code"], item["report"]["message"])
+        def after_work(self, worklist): say("whole", *(item["relPath"] for item in worklist.ok))
+        """,
+    )
+    tap, flow = site.tap(), site.run(lines="callback parts")
+    posted = Posted(site, "d/big", bytes(range(250)) * 10, 1000)
+    site.publish_all(posted.messages((0, 2)))
+    flow.until_counted(Counter.SEGMENTS_OK, 2)
+    flow.until(lambda: len(lines(site)) == 2, "two blocks are told of")
+    site.publish(posted.message(1))
+    flow.until_settled(3)
+    told = lines(site)
+    assert sorted(told[:3]) == [f"d/big 206 block {n} of 3 is written" for n in range(3)]
+    assert told[3:] == ["whole d/big"]
+    assert "report" not in tap.one()

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 
 import pycurl
 import pytest
 
+from sarrapipe.transfer.curllane import CurlLane
 from sarrapipe.transfer.curlloop import CurlLoop, Ended
 
 
@@ -75,3 +77,73 @@ def test_a_handle_that_failed_outside_of_a_turn_ends_once(loop: CurlLoop) -> Non
     assert loop.ended([curl]) == [Ended(curl, 23, "refused")]
     loop.remove(curl)
     assert loop.ended([curl]) == []
+
+
+class Ticking:
+    """A clock that the test moves."""
+
+    now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def wall_ns(self) -> int:
+        return 0
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+class Slow:
+    """In the place of libcurl: takes 10 ms for each socket, of which it reads nothing."""
+
+    def __init__(self, clock: Ticking) -> None:
+        self.clock = clock
+        self.served: list[int] = []
+
+    def socket_action(self, fd: int, _mask: int) -> None:
+        self.clock.sleep(0.01)
+        if fd != pycurl.SOCKET_TIMEOUT:
+            self.served.append(fd)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_large_transfers_take_turns_and_small_ones_go_first() -> None:
+    """However many large ones always have data, and however many new ones come with data of their own."""
+    clock = Ticking()
+    with_data: list[tuple[socket.socket, socket.socket]] = []
+    loop = CurlLoop(streams=2, clock=clock).open()
+    light, bulk = loop._lanes
+    light._multi, bulk._multi = small, large = Slow(clock), Slow(clock)
+
+    def ready(lane: CurlLane) -> int:
+        pair = socket.socketpair()
+        pair[1].send(b"x")
+        with_data.append(pair)
+        lane._on_socket(pycurl.POLL_IN, pair[0].fileno(), None, None)
+        return pair[0].fileno()
+
+    try:
+        first = [ready(bulk) for _ in range(5)]
+        for _ in range(10):
+            before = len(large.served)
+            loop.run_once(0.0)
+            assert len(large.served) == before + 1, "no more than one of these fits into a slice"
+        assert large.served == [*large.served[:5], *large.served[:5]]
+        assert sorted(large.served[:5]) == first
+        for _ in range(5):  # one that is new each time
+            new = ready(bulk)
+            loop.run_once(0.0)
+            bulk._on_socket(pycurl.POLL_REMOVE, new, None, None)
+        assert set(large.served[10:]) == set(first), "those that waited came first"
+        light_ones = [ready(light) for _ in range(3)]
+        loop.run_once(0.0)
+        assert sorted(small.served) == sorted(light_ones), "all of them, beside one that is large"
+        assert len(large.served) == 16
+    finally:
+        loop.close()
+        for pair in with_data:
+            pair[0].close()
+            pair[1].close()
