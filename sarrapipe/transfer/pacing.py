@@ -35,13 +35,16 @@ class Pacer:
     def spend(self, count: int) -> float:
         """Account for `count` bytes just received.
 
+        While one stream pauses the others are told to as well: each of them would else go on for a step of its
+        own, which with many streams is far from what was asked for.
+
         Returns:
             Seconds for the stream that received them to pause; 0 to go on.
         """
         self._unreported += count
-        if self._unreported < STEP_BYTES:
-            return 0.0
-        return self._report()
+        if self._unreported >= STEP_BYTES:
+            return self._report()
+        return max(self.held_until_s - self._clock.monotonic_s(), 0.0) if self.held_until_s else 0.0
 
     def _report(self) -> float:
         now = self._clock.monotonic_s()
