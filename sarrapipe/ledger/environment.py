@@ -27,7 +27,7 @@ __all__ = [
     "open_for_reading",
 ]
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of the records; raised when an older sarrapipe could not read them."""
 
 DEFAULT_MAP_SIZE: Final = 64 * 2**20

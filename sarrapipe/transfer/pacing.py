@@ -35,8 +35,8 @@ class Pacer:
     def spend(self, count: int) -> float:
         """Account for `count` bytes just received.
 
-        While one stream pauses the others are told to as well: each of them would else go on for a step of its
-        own, which with many streams is far from what was asked for.
+        While one stream pauses the others are told to as well: each of them would else go on for a step of
+        its own, which with many streams is far from what was asked for.
 
         Returns:
             Seconds for the stream that received them to pause; 0 to go on.

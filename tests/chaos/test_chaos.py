@@ -33,6 +33,8 @@ from sarrapipe.shm.slots import SLOT_SIZE, Slot
 
 LOAD_S = float(os.environ.get("SARRAPIPE_CHAOS_S", "10"))
 SEED = int(os.environ.get("SARRAPIPE_CHAOS_SEED", "1"))
+KILLS = 500
+KILLS_WITHIN_S = 400.0
 BATCH = 20
 """Announcements that an instance has on their way at a time: so many may each death repeat."""
 
@@ -40,7 +42,7 @@ pytestmark = [
     pytest.mark.chaos,
     pytest.mark.broker,
     pytest.mark.nginx,
-    pytest.mark.timeout((LOAD_S * 4 + 240) * MS),
+    pytest.mark.timeout((max(LOAD_S * 4, KILLS_WITHIN_S) + 240) * MS),
 ]
 
 
@@ -158,12 +160,14 @@ def check_repetitions(announced: list[Wire], deaths: int) -> None:
 
 
 def deaths_of(movers: list[Mover], killers: list[Killer], broker: Broker) -> int:
-    """How many instances lost what they knew: a broker's end or a parent's is that of all of them."""
-    killed: Counter[str] = Counter()
-    for killer in killers:
-        killed.update(killer.killed)
-    everybody = killed["parent"] + broker.killed * len(movers)
-    return killed["instance"] + killed["instances"] + everybody * 16
+    """How many instances lost what they knew: a broker's end is that of all of them."""
+    return sum(deaths_of_instances(killer) for killer in killers) + broker.killed * len(movers) * 16
+
+
+def deaths_of_instances(killer: Killer) -> int:
+    """How many instances a killer ended: a parent takes all of its own with it."""
+    killed: Counter[str] = Counter(killer.killed)
+    return killed["instance"] + killed["instances"] + killed["parent"] * 16
 
 
 def options() -> dict[str, object]:
@@ -191,6 +195,25 @@ def test_one_host(node: PumpInfo, place: Place, staging: str) -> None:
     there = {name: trees.sha512(str(place.source / name)) for name in trees.files_below(str(place.source))}
     differing = {name for name in heard.keys() | there if heard.get(name) != there.get(name)}
     assert not differing, history(differing, load.sent, announced)
+
+
+def test_five_hundred_kills(place: Place) -> None:
+    """Large files through slots beside small ones, while half of all instances die again and again."""
+    load = Load(place, SEED, large_bytes=(3_000_000, 12_000_000), large_share=0.1)
+    mover = Mover(place, instances=16, staging="slots", stagingBytes="2Mi", **options())
+    killer = Killer(mover, SEED)
+    over = after(KILLS_WITHIN_S)
+    with mover:
+        while sum(killer.killed.values()) < KILLS:
+            assert not over(), f"not within {KILLS_WITHIN_S:g} s: {killer.killed}"
+            load.send(10)
+            killer.pause(0.4)
+            killer.kill()
+        mover.settle_trees(180)
+    place.check()
+    mover.check_nothing_left()
+    check_repetitions(place.announced(), deaths_of_instances(killer))
+    print(f"{killer.killed} killed, {load.done} done")
 
 
 def test_two_hosts(node: PumpInfo, place: Place) -> None:

@@ -8,13 +8,15 @@ import random
 import signal
 import subprocess
 import sys
+import zlib
 
 import pytest
 
 from sarrapipe.errors import LedgerError, NoSpace
 from sarrapipe.ledger import Ledger
-from sarrapipe.ledger.environment import Environment, open_environment
-from sarrapipe.ledger.records import SeenEntry
+from sarrapipe.ledger.environment import FORMAT, Environment, open_environment
+from sarrapipe.ledger.kept import KeptMessage
+from sarrapipe.ledger.records import FileRow, MessageRow, PathRecord, SeenEntry, SegmentRow
 from sarrapipe.ledger.tables import LmdbTables
 
 
@@ -261,3 +263,10 @@ def test_a_transaction_that_raises_is_undone_and_frees_the_lock(directory):
     with environment.write() as txn:
         assert txn.get(b"a", db=table) is None
     environment.close()
+
+
+def test_records_of_another_layout_have_another_format():
+    """Whoever changes a record raises FORMAT, and writes both down here."""
+    records = (PathRecord, FileRow, MessageRow, SegmentRow, SeenEntry, KeptMessage)
+    layout = "; ".join(f"{record.__name__} {' '.join(record._fields)}" for record in records)
+    assert (FORMAT, zlib.crc32(layout.encode())) == (3, 2697479564), layout
