@@ -25,6 +25,7 @@ from sarrapipe.transfer.httprules import (
     wire_url,
 )
 from sarrapipe.transfer.pacing import Pacer
+from sarrapipe.transfer.schedule import SMALL_BYTES
 from sarrapipe.transfer.settings import HttpSettings
 
 __all__ = ["GATHER_BYTES", "Stream", "set_base", "set_credentials", "set_trust"]
@@ -102,6 +103,7 @@ class Stream:
         "_loop",
         "_pacer",
         "_settings",
+        "_shares",
         "_special",
         "_staging",
         "_waits",
@@ -138,7 +140,7 @@ class Stream:
         self.curl = pycurl.Curl()
         self._settings = settings
         self._credentials: Credentials | None = None
-        self._special = False
+        self._special = self._shares = False
         self._set_up()
 
     def _set_up(self) -> None:
@@ -146,7 +148,7 @@ class Stream:
         set_base(self.curl, self._settings)
         self.curl.setopt(pycurl.HEADERFUNCTION, self.lines.append)
         self.curl.setopt(pycurl.WRITEFUNCTION, self._on_body, use_memoryview=True)
-        self._special = False
+        self._special = self._shares = False
 
     def begin(self, read: RangeRead) -> None:
         """Set the handle up for `read`; a plain GET after a plain GET is one option, the URL.
@@ -169,8 +171,17 @@ class Stream:
         if special or self._special:
             self._set_special(read, wanted)
             self._special = special
+        shared = self._loop.is_shared and self._is_large(read)
+        if shared != self._shares:
+            size = self._settings.shared_buffer_bytes if shared else self._settings.buffer_bytes
+            self.curl.setopt(pycurl.BUFFERSIZE, size)
+            self._shares = shared
         self.curl.setopt(pycurl.URL, url)
         self.read = read
+
+    @staticmethod
+    def _is_large(read: RangeRead) -> bool:
+        return read.length is None or read.length > SMALL_BYTES
 
     def _be(self, credentials: Credentials | None) -> None:
         """Change who to be: not every option can be unset alone, so all of them are set again."""

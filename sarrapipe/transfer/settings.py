@@ -32,8 +32,10 @@ class HttpSettings:
     proxy: str | None = None
     """URL of a proxy; None is none, whatever the environment says; "environment" is what that says."""
     user_agent: str = "sarrapipe"
-    buffer_bytes: int = 131_072
+    buffer_bytes: int = 524_288
     """Most that is read from a socket at once; docs/explanation/pipeline.md has the measurement."""
+    shared_buffer_bytes: int = 65_536
+    """The same of large transfers while small ones come: what one call reads is what those wait for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
