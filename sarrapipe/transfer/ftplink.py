@@ -123,6 +123,8 @@ class FtpLink:
         self._greeted = False
         self._shaking = False
         """TLS is being agreed on: nothing else is to be heard."""
+        self._unheard = 0
+        """Replies that came together with the one that is heard."""
         self._patience = Patience(around.loop, around.clock, self._waited_enough)
         self._patience_s = around.settings.connect_timeout_s
         self.flow = FlowWatch(
@@ -194,8 +196,9 @@ class FtpLink:
 
     def _start_tls(self) -> None:
         self._shaking = True
-        if not self._reader.empty:
-            self.lose(_sent_ahead())
+        if self._unheard or not self._reader.empty:
+            # Sent in clear behind the reply to AUTH, to be taken for what comes under TLS.
+            self.lose(TransferError("the FTP server sent more than its reply before TLS began"))
             return
         self._patience.begin(self._patience_s)
         try:
@@ -241,10 +244,13 @@ class FtpLink:
         """Give the connection up; whoever is on it hears why."""
         if self.closed:
             return
-        if self.ready and self.served > 1 and not self._answered:
-            error = LinkClosed(str(error))
         self.close()
         self._on_end(self, error)
+
+    def _lose_to_server(self, error: TransferError) -> None:
+        """The server ended it: no failure of a request that came too late for it."""
+        came_too_late = self.ready and self.served > 1 and not self._answered
+        self.lose(LinkClosed(str(error)) if came_too_late else error)
 
     def _waited_enough(self) -> None:
         if not self.ready and self._stream.try_next():
@@ -359,20 +365,24 @@ class FtpLink:
         while not self.closed and not self._shaking:
             try:
                 count = self._stream.receive(data)
-                if count == NOTHING_NOW:
-                    return
-                if not count:
-                    raise self._closed_by_server()
+            except TransferError as error:
+                self._lose_to_server(error)
+                return
+            if count == NOTHING_NOW:
+                return
+            if not count:
+                self._lose_to_server(self._closed_by_server())
+                return
+            try:
                 replies = self._reader.feed(data[:count])
             except TransferError as error:
                 self.lose(error)
                 return
-            for reply in replies:
-                if self._shaking:
-                    self.lose(_sent_ahead())
+            for left, reply in zip(range(len(replies) - 1, -1, -1), replies, strict=True):
+                self._unheard = left
+                self._hear(reply)
                 if self.closed:
                     return
-                self._hear(reply)
 
     def _closed_by_server(self) -> TransferError:
         if self._greeted:
@@ -382,7 +392,7 @@ class FtpLink:
     def _hear(self, reply: Reply) -> None:
         self._greeted = True
         if self.ready and reply.code == _CLOSING:
-            self.lose(TransferError(f"the FTP server closes the connection: {reply.said}"))
+            self._lose_to_server(TransferError(f"the FTP server closes the connection: {reply.said}"))
             return
         if self._dialogue is None:
             self.lose(TransferError(f"the FTP server says what nobody asked: {reply.said}"))
@@ -422,8 +432,3 @@ class FtpLink:
             self.lose(error)
             return
         stream.start_tls(context, self.place.host, self._stream.session)
-
-
-def _sent_ahead() -> TransferError:
-    """Sent in clear behind the reply to AUTH, to be taken for what comes under TLS."""
-    return TransferError("the FTP server sent more than its reply before TLS began")
