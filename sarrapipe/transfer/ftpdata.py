@@ -21,6 +21,9 @@ from sarrapipe.transfer.patience import Patience
 __all__ = ["DataNotOpened", "FtpData"]
 
 _LINGER_BYTES: Final = 65_536
+_GRACE_S: Final = 2.0
+"""For the reply to a command when there is no data connection: a server that refuses it closes first."""
+_NO_DATA: Final = (425, 426)
 _NO_MORE: Final = (errno.EAGAIN, errno.EWOULDBLOCK)
 
 
@@ -54,6 +57,9 @@ class FtpData:
         self._command = b""
         self._offset = 0
         self._listener: socket.socket | None = None
+        self._reached = False
+        """The other side is there: what fails now is not that it cannot be reached."""
+        self._problem: TransferError | None = None
         self.over = False
         """Nobody wants anything of it any more."""
         self._patience = Patience(link.around.loop, link.around.clock, self._not_opened)
@@ -191,6 +197,7 @@ class FtpData:
 
     def _connected(self) -> None:
         """It is connected; or encrypted."""
+        self._reached = True
         self._patience.end()
         if self.over:
             return
@@ -201,15 +208,24 @@ class FtpData:
         self._tell_opened()
 
     def _failed(self, error: TransferError) -> None:
-        self._link.lose(DataNotOpened(f"no data connection: {error}"))
+        """No data connection; the server's reply may say why, if it comes soon."""
+        if self.over:
+            return
+        text = f"no data connection: {error}"
+        self._problem = TransferError(text) if self._reached else DataNotOpened(text)
+        self._patience.begin(_GRACE_S)
 
     def _not_opened(self) -> None:
-        self._failed(TransferError(f"not within {self._link.around.settings.connect_timeout_s:g} s"))
+        if self._problem is None:
+            limit_s = self._link.around.settings.connect_timeout_s
+            self._problem = DataNotOpened(f"no data connection: not within {limit_s:g} s")
+        self._link.lose(self._problem)
 
     # ---- what is asked
 
     def _ask(self) -> None:
-        self._link.hold(ftptalk.transfer(self._command, self._offset), self._replied, self._preliminary)
+        talk = ftptalk.transfer(self._command, self._offset, lambda: self.over)
+        self._link.hold(talk, self._replied, self._preliminary)
 
     def _preliminary(self) -> None:
         if self.over:
@@ -220,6 +236,12 @@ class FtpData:
         self._tell_admitted()
 
     def _replied(self, reply: Reply | None, error: SarrapipeError | None) -> None:
+        if self._problem is not None and reply is not None and _blames_data(reply):
+            if isinstance(self._problem, DataNotOpened):
+                self._link.lose(self._problem)
+                return
+            reply, error = None, self._problem
+        self._patience.end()
         if not self.over and error is not None:
             self._close_data()
         self._tell(reply, error)
@@ -229,3 +251,8 @@ class FtpData:
             self._tell_replied(reply, error)
         else:
             self._close_data()  # whatever was still awaited of it
+
+
+def _blames_data(reply: Reply) -> bool:
+    """Whether a reply says no more than that there were no data: that of a refused command says why."""
+    return reply.ok or reply.code in _NO_DATA

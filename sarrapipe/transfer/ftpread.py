@@ -35,6 +35,7 @@ class FtpRead:
     """
 
     __slots__ = (
+        "_broken",
         "_data",
         "_ended",
         "_filled",
@@ -64,6 +65,7 @@ class FtpRead:
         self._reply: Reply | None = None
         self._ended = False
         """The server closed the data connection."""
+        self._broken: TransferError | None = None
         self._over = False
 
     def begin(self) -> None:
@@ -142,7 +144,7 @@ class FtpRead:
         filled, room = self._filled, self._left()
         count = 1
         while filled < room and count > 0:
-            count = stream.receive(buffer[filled:room])
+            count = self._receive_into(buffer[filled:room])
             filled += max(count, 0)
         self._filled = filled
         if filled and not self._deliver(buffer):
@@ -159,6 +161,14 @@ class FtpRead:
             stream.watch_reading(self._receive)
             return False
         return True
+
+    def _receive_into(self, buffer: memoryview) -> int:
+        """Receive; a connection that broke has ended, and the server's reply says why."""
+        try:
+            return self._data.stream.receive(buffer)
+        except TransferError as error:
+            self._broken = error
+            return 0
 
     def _deliver(self, buffer: memoryview) -> bool:
         """Hand the buffer over; return whether to go on receiving now."""
@@ -209,6 +219,8 @@ class FtpRead:
         elif self._reply is None:
             self._link.flow.end()
             self._link.await_reply()
+        elif self._broken is not None:
+            self._tell(TransferError(f"{self._broken}: {self.request.url}: {self._reply.said}"))
         elif wanted is not None and self._received < wanted:
             said = f": {self._reply.said}"
             self._tell(TransferError(f"{self._received} bytes of {wanted} came: {self.request.url}{said}"))

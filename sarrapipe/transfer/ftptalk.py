@@ -51,7 +51,7 @@ _ACCOUNT_WANTED: Final = 332
 _TLS_BEGINS: Final = 234
 _EXTENDED_PASSIVE: Final = 229
 _PASSIVE: Final = 227
-_DIRECTORY_IS_MISSING: Final = (550, 553)
+_ENDS_OF_TRANSFERS: Final = (226, 426, 451)
 _SECOND_NS: Final = 1_000_000_000
 _MDTM: Final = re.compile(rb"213 (\d{14})(?:\.\d+)?\s*\Z")
 _SIZE: Final = re.compile(rb"213 (\d{1,19})\s*\Z")
@@ -192,8 +192,13 @@ def active(address: str, port: int, habits: Habits) -> Dialogue[None]:
         raise ftprules.refusal(reply.code, f"no active mode: {reply.said}", reply.said)
 
 
-def transfer(command: bytes, offset: int = 0) -> Dialogue[Reply]:
+def transfer(command: bytes, offset: int = 0, cut_off: Callable[[], bool] = bool) -> Dialogue[Reply]:
     """Begin what moves data, and hear how it ended.
+
+    Args:
+        command: With its argument.
+        offset: Where in the file it begins.
+        cut_off: Says whether this side has closed the data connection before its end.
 
     Returns:
         The last reply, whatever it says.
@@ -206,7 +211,20 @@ def transfer(command: bytes, offset: int = 0) -> Dialogue[Reply]:
         if not reply.wants_more:
             raise RangeNotHonoured(f"the FTP server starts at no offset: {reply.said}")
     reply = yield command
+    begun = False
     while reply.preliminary:
+        if begun and cut_off():
+            # Pure-FTPd ends a transfer that was cut off with another 150, and says no more.
+            return (yield from _catch_up())
+        begun = True
+        reply = yield Step.LISTEN
+    return reply
+
+
+def _catch_up() -> Dialogue[Reply]:
+    """Say something harmless, so that no reply is left which the next command would take for its own."""
+    reply = yield b"NOOP"
+    while reply.code in _ENDS_OF_TRANSFERS:
         reply = yield Step.LISTEN
     return reply
 

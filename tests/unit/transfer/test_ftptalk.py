@@ -154,6 +154,16 @@ def test_a_transfer() -> None:
         hold(ftptalk.transfer(b"RETR /f", 5), ("REST 5", "502 ?"))
 
 
+@pytest.mark.parametrize("late", [(), ("426 cut off",)])
+def test_a_transfer_that_ends_with_what_begins_one(late: tuple[str, ...]) -> None:
+    """Pure-FTPd does so where the data connection was cut off."""
+    begun = (("RETR /f", "150 comes"), (LISTENS, "150 0.1 seconds"))
+    answers = (*late, "200 Zzz")
+    ended = (("NOOP", answers[0]), *((LISTENS, answer) for answer in answers[1:]))
+    assert hold(ftptalk.transfer(b"RETR /f", cut_off=lambda: True), *begun, *ended).code == 200
+    assert hold(ftptalk.transfer(b"RETR /f"), *begun, (LISTENS, "226 came")).code == 226
+
+
 # ---- names
 
 
