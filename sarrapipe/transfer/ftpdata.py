@@ -16,7 +16,6 @@ from sarrapipe.transfer import ftptalk
 from sarrapipe.transfer.ftplink import FtpLink
 from sarrapipe.transfer.ftpwire import Reply
 from sarrapipe.transfer.netstream import NetStream
-from sarrapipe.transfer.patience import Patience
 
 __all__ = ["DataNotOpened", "FtpData"]
 
@@ -59,10 +58,10 @@ class FtpData:
         self._listener: socket.socket | None = None
         self._reached = False
         """The other side is there: what fails now is not that it cannot be reached."""
+        self._admitted = False
         self._problem: TransferError | None = None
         self.over = False
         """Nobody wants anything of it any more."""
-        self._patience = Patience(link.around.loop, link.around.clock, self._not_opened)
         self.stream = NetStream(link.around.loop, self._connected, self._failed)
         self.open = False
         """The data connection is there."""
@@ -96,7 +95,7 @@ class FtpData:
         self._close_data()
 
     def _close_data(self) -> None:
-        self._patience.end()
+        self._link.opening.end()
         self.stream.close()
         if self._listener is not None:
             self._link.around.loop.unwatch(self._listener.fileno())
@@ -149,7 +148,7 @@ class FtpData:
         if error is not None or self.over:
             self._tell(None, error)
             return
-        self._patience.begin(self._link.around.settings.connect_timeout_s)
+        self._link.opening.begin(self._link.around.settings.connect_timeout_s)
         self.stream.connect([self._link.peer(port)])
         if not self._link.closed:
             self._ask()
@@ -198,7 +197,7 @@ class FtpData:
     def _connected(self) -> None:
         """It is connected; or encrypted."""
         self._reached = True
-        self._patience.end()
+        self._link.opening.end()
         if self.over:
             return
         if self._link.place.tls and not self.stream.encrypted:
@@ -213,9 +212,14 @@ class FtpData:
             return
         text = f"no data connection: {error}"
         self._problem = TransferError(text) if self._reached else DataNotOpened(text)
-        self._patience.begin(_GRACE_S)
+        self._link.flow.end()
+        if self._admitted and not self._reached:
+            self.not_opened()
+        else:
+            self._link.opening.begin(_GRACE_S)
 
-    def _not_opened(self) -> None:
+    def not_opened(self) -> None:
+        """The time in which a data connection has to come into being has passed."""
         if self._problem is None:
             limit_s = self._link.around.settings.connect_timeout_s
             self._problem = DataNotOpened(f"no data connection: not within {limit_s:g} s")
@@ -230,9 +234,14 @@ class FtpData:
     def _preliminary(self) -> None:
         if self.over:
             return
+        self._admitted = True
+        if self._problem is not None:
+            if not self._reached:
+                self.not_opened()  # the server waits for what will not come
+            return
         self._link.flow.begin()
         if self._listener is not None:
-            self._patience.begin(self._link.around.settings.connect_timeout_s)
+            self._link.opening.begin(self._link.around.settings.connect_timeout_s)
         self._tell_admitted()
 
     def _replied(self, reply: Reply | None, error: SarrapipeError | None) -> None:
@@ -241,7 +250,7 @@ class FtpData:
                 self._link.lose(self._problem)
                 return
             reply, error = None, self._problem
-        self._patience.end()
+        self._link.opening.end()
         if not self.over and error is not None:
             self._close_data()
         self._tell(reply, error)

@@ -28,7 +28,7 @@ from sarrapipe.transfer.patience import FlowWatch, Patience
 from sarrapipe.transfer.resolver import Address, Resolver
 from sarrapipe.transfer.settings import HttpSettings
 
-__all__ = ["BUFFER_BYTES", "Closable", "FtpCourse", "FtpLink", "FtpSurroundings", "LinkClosed"]
+__all__ = ["BUFFER_BYTES", "Belonging", "FtpCourse", "FtpLink", "FtpSurroundings", "LinkClosed"]
 
 _T = TypeVar("_T")
 
@@ -43,11 +43,14 @@ class LinkClosed(TransferError):
     """The server closed a connection that was in use before, before it answered anything of this request."""
 
 
-class Closable(Protocol):
-    """What belongs to a link and ends with it."""
+class Belonging(Protocol):
+    """A data connection: what belongs to a link and ends with it."""
 
     def close(self) -> None:
         """End it; may be repeated."""
+
+    def not_opened(self) -> None:
+        """It was to be there within the term of `FtpLink.opening`."""
 
 
 class FtpCourse(Protocol):
@@ -135,6 +138,8 @@ class FtpLink:
             stalled=self._stalled,
         )
         """Of the data connection of what is under way."""
+        self.opening = Patience(around.loop, around.clock, self._not_opened)
+        """With a data connection that is to be opened; one for all, as a thousand files need one timer."""
         self.course: FtpCourse | None = None
         self.served = 0
         """Requests begun on it."""
@@ -144,7 +149,7 @@ class FtpLink:
         self.closed = False
         self.free_since_s = around.clock.monotonic_s()
         self._buffer: memoryview | None = None
-        self._data: Closable | None = None
+        self._data: Belonging | None = None
 
     def __repr__(self) -> str:
         """For messages."""
@@ -224,6 +229,7 @@ class FtpLink:
             return
         self.closed = True
         self._patience.end()
+        self.opening.end()
         self.flow.end()
         if self._data is not None:
             self._data.close()
@@ -259,6 +265,10 @@ class FtpLink:
         what = "answered" if self.ready else "answered the login"
         self.lose(TransferError(f"the FTP server has not {what} within {self._patience_s:g} s"))
 
+    def _not_opened(self) -> None:
+        if self._data is not None:
+            self._data.not_opened()
+
     def _stalled(self) -> None:
         stall_s = self.around.settings.stall_s
         self.lose(TransferError(f"the FTP server stalled: less than wanted moved in {stall_s} s"))
@@ -269,6 +279,7 @@ class FtpLink:
         """Let a request begin; only while the link is `free`."""
         self.course = course
         self.served += 1
+        self.flow.held = False
         self._answered = False
         course.begin()
 
@@ -418,7 +429,7 @@ class FtpLink:
         """This end's address."""
         return self._stream.here()
 
-    def keep(self, data: Closable) -> None:
+    def keep(self, data: Belonging) -> None:
         """Close a transfer with the link, or when the next one begins."""
         if self._data is not None:
             self._data.close()

@@ -141,13 +141,12 @@ class FtpRead:
     def _fill_and_deliver(self) -> bool:
         """Fill the buffer once; return whether there may be more now."""
         stream, buffer = self._data.stream, self._link.buffer
-        filled, room = self._filled, self._left()
-        count = 1
-        while filled < room and count > 0:
-            count = self._receive_into(buffer[filled:room])
-            filled += max(count, 0)
-        self._filled = filled
-        if filled and not self._deliver(buffer):
+        try:
+            self._filled, count = stream.fill(buffer, self._filled, self._left())
+        except TransferError as error:
+            self._broken = error  # it has ended, and the server's reply says why
+            count = 0
+        if self._filled and not self._deliver(buffer):
             return False
         if self.request.length is not None and self._received >= self.request.length:
             self._enough()
@@ -161,14 +160,6 @@ class FtpRead:
             stream.watch_reading(self._receive)
             return False
         return True
-
-    def _receive_into(self, buffer: memoryview) -> int:
-        """Receive; a connection that broke has ended, and the server's reply says why."""
-        try:
-            return self._data.stream.receive(buffer)
-        except TransferError as error:
-            self._broken = error
-            return 0
 
     def _deliver(self, buffer: memoryview) -> bool:
         """Hand the buffer over; return whether to go on receiving now."""
@@ -238,7 +229,7 @@ class FtpRead:
             self._tell(ftprules.refusal(reply.code, text, reply.said))
         elif self._ended:
             self._at_end()
-        elif not self._stops:
+        else:
             self._link.flow.begin()
 
     def _tell(self, error: SarrapipeError | None) -> None:

@@ -86,6 +86,7 @@ class NetStream:
         self._writing = False
         self._call: Told | None = None
         self._problem = ""
+        self._broke: OSError | None = None
         self._peer: Any = None
         self._here: Any = None
         self._family = 0
@@ -248,6 +249,43 @@ class NetStream:
             return NOTHING_NOW
         except OSError as error:
             raise TransferError(f"the connection broke: {_reason(error)}") from error
+
+    def fill(self, buffer: memoryview, at: int, end: int) -> tuple[int, int]:
+        """Receive into a part of a buffer until that is full: TLS hands over 16 KiB at a time.
+
+        Args:
+            buffer: What is filled.
+            at: From here on.
+            end: Up to here.
+
+        Returns:
+            Where what has come ends now; and 0 at the end of the connection, `NOTHING_NOW`, or more where the
+            part is full.
+
+        Raises:
+            TransferError: The connection broke, and nothing came before.
+        """
+        assert self._socket is not None
+        began = at
+        try:
+            if self._broke is not None:
+                raise self._broke
+            if self._tls is None:
+                receive = self._socket.recv_into
+                while at < end and (count := receive(buffer[at:end])):
+                    at += count
+            else:
+                read: Callable[[int, memoryview], int] = self._tls.read  # type: ignore[assignment]
+                while at < end and (count := read(end - at, buffer[at:end])):
+                    at += count
+        except _WANTS:
+            return at, NOTHING_NOW
+        except OSError as error:
+            self._broke = error
+            if at > began:
+                return at, NOTHING_NOW
+            raise TransferError(f"the connection broke: {_reason(error)}") from error
+        return at, int(at == end)
 
     def send(self, data: memoryview | bytes | bytearray) -> int:
         """Send what fits; `NOTHING_NOW` if nothing does. What was not sent is to be sent again.

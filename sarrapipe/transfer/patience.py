@@ -96,7 +96,6 @@ class FlowWatch:
 
     def begin(self) -> None:
         """Something has to flow from now on."""
-        self.held = False
         self._mark()
         self._patience.begin(self._stall_s / _LOOKS)
 

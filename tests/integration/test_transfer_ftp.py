@@ -468,6 +468,16 @@ def test_a_data_connection_that_never_is(start: Start, passive: bool) -> None:
     assert "no data connection" in str(error)
 
 
+def test_a_reply_says_more_than_a_data_connection_that_is_refused(start: Start) -> None:
+    [port] = free_ports(1)
+    replies = {"EPSV": f"229 (|||{port}|)\r\n".encode(), "RETR": b"550 none\r\n", "STOR": b"553 no\r\n"}
+    with Rogue(b"220 hello\r\n", replies) as rogue:
+        url = f"ftp://127.0.0.1:{rogue.port}/f"
+        write = RangeWrite(url=url, source=Bytes(b"x"), token="w", length=1, credentials=ALICE)
+        done = run(start(), read(url), write)
+    assert {type(one.error) for one in done.values()} == {SourceGone}
+
+
 @pytest.mark.parametrize("sends", [b"", b"0123"])
 def test_data_that_stop(start: Start, sends: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as data:
