@@ -125,9 +125,9 @@ def log_in(place: FtpPlace) -> Dialogue[None]:
 
 
 def _say_who(place: FtpPlace) -> Dialogue[None]:
-    reply = yield b"USER " + place.user.encode()
+    reply = yield b"USER " + place.user.encode("utf-8", "surrogateescape")
     if reply.code == _PASSWORD_WANTED:
-        reply = yield b"PASS " + place.password.encode()
+        reply = yield b"PASS " + place.password.encode("utf-8", "surrogateescape")
     if reply.code == _ACCOUNT_WANTED:
         raise AccessDenied(f"the FTP server wants an account: {reply.said}")
     if not reply.ok:

@@ -52,7 +52,7 @@ class Resolver:
             self._loop.watch(self._event, self._tell)
         try:
             addresses = _look_up(host, port, socket.AI_NUMERICHOST)
-        except OSError:
+        except (OSError, ValueError):
             thread = threading.Thread(
                 target=self._search, args=(host, port, found), name=f"resolve {host}", daemon=True
             )
@@ -72,7 +72,7 @@ class Resolver:
     def _search(self, host: str, port: int, found: Found) -> None:
         try:
             addresses, problem = _look_up(host, port, 0), ""
-        except (OSError, UnicodeError) as error:  # a name with a label that is none raises the latter
+        except (OSError, ValueError) as error:  # the latter for what is no name at all
             addresses, problem = [], f"{getattr(error, 'strerror', None) or error}"
         self._answer(found, addresses, problem)
 

@@ -230,6 +230,63 @@ def test_a_connection_that_was_closed_while_idle_is_no_failure(tmp_path: Path, s
         assert ftpd.heard("login") == 4
 
 
+# ---- what this side holds up
+
+
+class Slow:
+    """A rate that is used up by each step."""
+
+    def __init__(self) -> None:
+        self.taken = 0.0
+
+    def take(self, amount: float, now_ns: int) -> float:
+        self.taken += amount
+        return 0.02
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_rate_of_the_flow(tmp_path: Path, tls: bool) -> None:
+    with Ftpd(tmp_path, tls=tls) as ftpd:
+        limiter = Slow()
+        http = HttpSettings(ca_file=ftpd.ca_file if tls else None)
+        engine = TransferEngine(TransferSettings(streams=1, http=http), limiter).open()
+        body = os.urandom(4 << 20)
+        request = read(ftpd.put("f", body), length=len(body), whole_size=len(body))
+        write = RangeWrite(
+            url=ftpd.url("/g"), source=Bytes(body), token="w", length=len(body), credentials=ALICE
+        )
+        begin = time.monotonic()
+        done = run(engine, request, write)
+        engine.close()
+        assert {one.error for one in done.values()} == {None}
+        assert held(request) == (ftpd.root / "g").read_bytes() == body
+        assert limiter.taken >= 7 << 20
+        assert time.monotonic() - begin >= 28 * 0.02  # a step of 256 KiB each
+
+
+def test_nothing_is_left_open(tmp_path: Path) -> None:
+    with Ftpd(tmp_path) as ftpd:
+        url = ftpd.put("f", bytes(300_000))
+        before = os.listdir("/proc/self/fd")
+        engine = TransferEngine(TransferSettings(streams=4)).open()
+        most = 0
+        for turn in range(20):
+            requests = ranges(url, 300_000, 40_000)
+            active = read(url, "active", length=100_000)
+            active.credentials = Credentials(user=USER, password=PASSWORD, passive=turn % 2 == 0)
+            assert engine.submit([*requests, active]) == len(requests) + 1
+            engine.poll(0.001 * turn)
+            for request in requests[turn % 3 :: 2]:
+                engine.cancel(request.token)
+            while engine.running or engine.waiting:
+                engine.poll(0.1)
+            most = max(most, len(os.listdir("/proc/self/fd")))
+        assert most - len(before) < 30
+        assert ftpd.heard("login") <= 8
+        engine.close()
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
 # ---- what servers do not know
 
 
