@@ -1,403 +1,268 @@
-"""Fetching and sending by FTP and FTPS with libcurl (RFC 959, RFC 3659, RFC 4217).
+"""Fetching and sending by FTP and FTPS: kept connections, one for each request that is under way.
 
-One easy handle for one request at a time; libcurl keeps control connections between them. A range is REST
-and RETR, of which the rest is not waited for, so each range of a large file logs in anew. Files are written
-whole: servers differ in what REST before STOR does.
+A server is logged in to once to begin with, and when that succeeded as often as there are requests for it, up
+to the flow's streams. It may take fewer: what it refuses while others of ours are logged in is taken for its
+limit, and requests wait for a connection that is free. A connection that the server closed while nothing was
+under way is replaced, and the request on it begins anew on another.
+
+Files are written whole: servers differ in what REST before STOR does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+import random
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-import pycurl
+from sarrapipe.errors import SarrapipeError, TransferError
+from sarrapipe.log import get_logger
+from sarrapipe.transfer.base import Capabilities, Done, RangeRead, Request, failed
+from sarrapipe.transfer.ftpcall import OPERATIONS, FtpCall, FtpList
+from sarrapipe.transfer.ftpdata import DataNotOpened
+from sarrapipe.transfer.ftplink import FtpCourse, FtpLink, FtpSurroundings, LinkClosed
+from sarrapipe.transfer.ftpread import FtpRead
+from sarrapipe.transfer.ftprules import FtpPlace, ServerFull, command_path, place_and_path
+from sarrapipe.transfer.ftptalk import Habits, Session
+from sarrapipe.transfer.ftpwrite import FtpWrite
+from sarrapipe.transfer.netstream import client_context
+from sarrapipe.transfer.remotecall import Operation, RemoteCall
+from sarrapipe.transfer.resolver import Resolver
+from sarrapipe.transfer.settings import Surroundings
+from sarrapipe.transfer.writing import RangeWrite
 
-from sarrapipe.errors import (
-    AccessDenied,
-    SarrapipeError,
-    SourceChanged,
-    SourceGone,
-    TransferError,
-    Unsupported,
-)
-from sarrapipe.transfer import ftprules
-from sarrapipe.transfer.base import (
-    Capabilities,
-    Done,
-    RangeDone,
-    RangeRead,
-    Request,
-    StagingSink,
-    failed,
-    staging,
-)
-from sarrapipe.transfer.credentials import Credentials
-from sarrapipe.transfer.curlloop import CurlLoop, Ended
-from sarrapipe.transfer.httpstream import GATHER_BYTES, set_trust
-from sarrapipe.transfer.pacing import Pacer
-from sarrapipe.transfer.remotecall import Attributes, CallDone, Operation, RemoteCall, RemoteEntry
-from sarrapipe.transfer.settings import HttpSettings, Surroundings
-from sarrapipe.transfer.writing import RangeWrite, WriteDone
+__all__ = ["FtpBackend", "FtpServer", "make_backend"]
 
-__all__ = ["FtpBackend", "make_backend"]
+_log = get_logger(__name__)
 
-_NOTHING_TAKEN: Final = 0
-_GIVE_UP: Final[int] = pycurl.READFUNC_ABORT
-_PAUSE: Final[int] = pycurl.READFUNC_PAUSE
-_KEEP: Final[int] = pycurl.WRITEFUNC_PAUSE
-_FTP: Final = pycurl.PROTO_FTP | pycurl.PROTO_FTPS
-_NO_SUCH_COMMAND: Final = (500, 502, 504)
-_NO_DIRECTORY: Final = 501
-"""What MLSD says of a name that is no directory (RFC 3659 7.2.1)."""
-_DIRECTORY_IS_MISSING: Final = (550, 553)
-_NOBODY: Final = Credentials()
+_TRIES: Final = 4
+_PAUSE_S: Final = 0.25
+"""Before the second try to log in where others hold all that the server takes; doubled before each further
+one, and up to half as much again at random, as all instances of a flow tend to be refused together."""
+_LIMIT_S: Final = 60.0
+"""How long a limit that was met is kept to before it is looked whether it still holds."""
+_IDLE_S: Final = 60.0
+"""How long a connection with nothing under way is kept."""
+_LOOK_S: Final = 5.0
 
 
-class _Handle:
-    """One easy handle and what it is busy with."""
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One request and where it is."""
 
-    def __init__(self, loop: CurlLoop, settings: HttpSettings, pacer: Pacer | None) -> None:
-        self._loop = loop
-        self._settings = settings
-        self._pacer = pacer
-        self.curl = pycurl.Curl()
-        self.request: Request | None = None
-        self._lines: list[bytes] = []
-        self._listed = bytearray()
-        self._error: SarrapipeError | None = None
-        self._taking = False
-        self._moved = 0
-        self._paused = False
-        self._second = False
-        self._staging: StagingSink | None = None
-        self._waits = False
+    request: Request
+    path: bytes
+    server: FtpServer
+    link: FtpLink | None = None
 
-    def begin(self, request: Request) -> None:
-        """Set the handle up.
+    @property
+    def rides_along(self) -> bool:
+        return isinstance(self.request, RangeWrite) and self.request.rides_along
 
-        Raises:
-            MessageError: The URL is none, or its path cannot be named.
-        """
-        self.request = request
-        self._lines.clear()
-        self._listed.clear()
-        self._error, self._taking, self._moved = None, False, 0
-        self._paused = self._second = self._waits = False
-        self._set_base(request.credentials or _NOBODY)
-        if isinstance(request, RangeRead):
-            self._begin_read(request)
-        elif isinstance(request, RangeWrite):
-            self._begin_write(request)
+
+class FtpServer:
+    """All connections to one server with one login, and what waits for one.
+
+    Args:
+        place: The server.
+        around: What all links have in common.
+        most: Connections at a time; one more for each request that rides along, as those it rides with may
+            wait for it.
+        done: Told of each request's end.
+    """
+
+    def __init__(
+        self, place: FtpPlace, around: FtpSurroundings, most: int, done: Callable[[Request, Done], None]
+    ) -> None:
+        self._place = place
+        self._around = around
+        self._most = most
+        self._done = done
+        self._habits = Habits()
+        self._links: list[FtpLink] = []
+        self._waiting: deque[_Job] = deque()
+        self._jobs: dict[FtpLink, _Job] = {}
+        self._proven = False
+        """One was logged in: others would be."""
+        self._limit: int | None = None
+        self._limit_until_s = 0.0
+        self._refusals = 0
+        self._pausing = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to remember but habits."""
+        return not self._links and not self._waiting
+
+    def start(self, request: Request, path: bytes) -> _Job:
+        """Begin a request, or let it wait for a connection."""
+        job = _Job(request, path, self)
+        if job.rides_along:
+            self._waiting.appendleft(job)
         else:
-            self._set_url(request)
-            _CALLS[request.operation](self, request)
+            self._waiting.append(job)
+        self._serve()
+        return job
 
-    def _set_base(self, who: Credentials) -> None:
-        curl, settings = self.curl, self._settings
-        curl.reset()
-        curl.setopt(pycurl.NOSIGNAL, 1)
-        curl.setopt(pycurl.PROTOCOLS, _FTP)
-        curl.setopt(pycurl.FTP_FILEMETHOD, pycurl.FTPMETHOD_NOCWD)
-        curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(settings.connect_timeout_s * 1000))
-        curl.setopt(pycurl.FTP_RESPONSE_TIMEOUT, settings.stall_s)
-        curl.setopt(pycurl.LOW_SPEED_LIMIT, settings.stall_bytes_s)
-        curl.setopt(pycurl.LOW_SPEED_TIME, settings.stall_s)
-        curl.setopt(pycurl.BUFFERSIZE, settings.buffer_bytes)
-        curl.setopt(pycurl.PROXY, "")
-        curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
-        curl.setopt(pycurl.WRITEFUNCTION, self._on_body, use_memoryview=True)
-        set_trust(curl, settings)
-        assert self.request is not None
-        if who.tls or self.request.url[:5].lower() == "ftps:":
-            curl.setopt(pycurl.USE_SSL, pycurl.USESSL_ALL)
-        if not who.passive:
-            curl.setopt(pycurl.FTPPORT, "-")
-        if who.user:
-            curl.setopt(pycurl.USERNAME, who.user.encode())
-            curl.setopt(pycurl.PASSWORD, who.password.encode())
+    def go_on(self, job: _Job) -> None:
+        """The source of a write has bytes again."""
+        if job.link is not None and job.link.course is not None:
+            job.link.course.go_on()
 
-    def _set_url(self, request: Request, *, escaped: bool = False) -> None:
-        implicit = (request.credentials or _NOBODY).implicit_tls
-        url = ftprules.wire_url(request.url, escaped=escaped, implicit_tls=implicit)
-        self.curl.setopt(pycurl.URL, url)
+    def cancel(self, job: _Job) -> None:
+        """Stop a request."""
+        if job.link is None:
+            self._waiting.remove(job)
+            return
+        del self._jobs[job.link]
+        job.link.drop()
 
-    # ---- reads
+    def close(self) -> None:
+        """End every connection."""
+        for link in self._links:
+            link.close()
+        self._links.clear()
+        self._waiting.clear()
+        self._jobs.clear()
 
-    def _begin_read(self, read: RangeRead) -> None:
-        self._staging = staging(read.sink)
-        self._set_url(read, escaped=read.url_is_escaped)
-        self.curl.setopt(pycurl.OPT_FILETIME, 1)
-        if not read.whole and read.length != 0:
-            last = "" if read.length is None else str(read.offset + read.length - 1)
-            self.curl.setopt(pycurl.RANGE, f"{read.offset}-{last}")
+    def look(self, now_s: float) -> None:
+        """Close what nobody used for a while."""
+        for link in list(self._links):
+            if link.free and link.free_since_s < now_s - _IDLE_S:
+                self._links.remove(link)
+                link.close()
 
-    def _judge(self, read: RangeRead) -> None:
-        """Compare what the server says of the file with what was announced, before a byte of it is taken."""
-        found = ftprules.facts(self._lines)
-        if read.whole_size is not None and found.size is not None and found.size != read.whole_size:
-            self._error = SourceChanged(
-                f"source has {found.size} bytes, announced {read.whole_size}: {read.url}"
-            )
-        elif read.validator is not None and found.version not in (None, read.validator):
-            self._error = SourceChanged(
-                f"source is of version {found.version} now, was {read.validator}: {read.url}"
-            )
-        self._taking = self._error is None
+    # ---- who begins where
 
-    def _on_body(self, data: memoryview) -> int | None:
-        request = self.request
-        if isinstance(request, RemoteCall):
-            self._listed += data
-            return None
-        assert isinstance(request, RangeRead), "libcurl only calls between begin and the end"
-        if not self._taking:
-            self._judge(request)
-            if not self._taking:
-                return _NOTHING_TAKEN
-        try:
-            if self._staging is not None and not self._staging.room(len(data)):
-                return self._wait_for_room(request, self._staging)
-            request.sink.write(data)
-        except SarrapipeError as error:
-            self._error = error
-            return _NOTHING_TAKEN
-        self._moved += len(data)
-        self._spend(len(data), pycurl.PAUSE_RECV)
-        return None
+    def _serve(self) -> None:
+        """Give what waits a connection: one that is free, else another."""
+        while self._waiting:
+            link = next((link for link in reversed(self._links) if link.free), None)
+            if link is None:
+                break
+            self._begin(self._waiting.popleft(), link)
+        connecting = sum(not link.ready for link in self._links)
+        while len(self._waiting) > connecting and self._may_connect(connecting):
+            self._connect()
+            connecting += 1
 
-    def _wait_for_room(self, read: RangeRead, sink: StagingSink) -> int:
-        """Have libcurl keep the piece, and read nothing more, until there is room for it."""
-        if not self._waits:
-            self._waits = True
-            sink.call_when_room(lambda: self._look_for_room(read))
-        return _KEEP
+    def _may_connect(self, connecting: int) -> bool:
+        if self._pausing or (connecting and not self._proven):
+            return False
+        riding = sum(job.rides_along for job in (*self._waiting, *self._jobs.values()))
+        most = self._most + riding
+        if self._limit is not None and self._around.clock.monotonic_s() < self._limit_until_s:
+            most = min(most, self._limit)
+        return len(self._links) < most
 
-    def _look_for_room(self, read: RangeRead) -> None:
-        if self.request is read:
-            self._waits = False
-            self._loop.go_on(self.curl)
-
-    def _spend(self, count: int, pause: int) -> None:
-        wait_s = 0.0 if self._pacer is None else self._pacer.spend(count)
-        if wait_s > 0:
-            self.curl.pause(pause)
-            request = self.request
-            self._loop.call_later(wait_s, lambda: self._resume(request))
-
-    def _resume(self, request: Request | None) -> None:
-        if self.request is request:
-            self._loop.go_on(self.curl)
-
-    # ---- writes
-
-    def _begin_write(self, write: RangeWrite) -> None:
-        self._set_url(write)
-        self.curl.setopt(pycurl.UPLOAD, 1)
-        self.curl.setopt(pycurl.UPLOAD_BUFFERSIZE, self._settings.buffer_bytes)
-        self.curl.setopt(pycurl.INFILESIZE_LARGE, write.length)
-        self.curl.setopt(pycurl.READFUNCTION, self._on_read)
-
-    def _on_read(self, count: int) -> bytes | int:
-        write = self.request
-        assert isinstance(write, RangeWrite), "libcurl only calls between begin and the end"
-        try:
-            data = write.source.read(min(count, write.length - self._moved, GATHER_BYTES))
-        except SarrapipeError as error:
-            self._error = error
-            return _GIVE_UP
-        if data is None:
-            self._paused = True
-            return _PAUSE
-        if not data and self._moved < write.length:
-            self._error = TransferError(f"the source ended after {self._moved} bytes: {write.url}")
-            return _GIVE_UP
-        self._moved += len(data)
-        self._spend(len(data), pycurl.PAUSE_SEND)
-        return bytes(data)
-
-    def go_on(self) -> None:
-        """The source has bytes again; see `httpsend.SendStream.go_on`."""
-        if self._paused:
-            self._paused = False
-            request = self.request
-            self._loop.call_later(0.0, lambda: self._resume(request))
-
-    # ---- names
-
-    def _commands(self, call: RemoteCall, *commands: bytes) -> None:
-        """Send commands alone; one that begins with `*` may fail."""
-        implicit = (call.credentials or _NOBODY).implicit_tls
-        self.curl.setopt(pycurl.URL, ftprules.server_of(call.url, implicit_tls=implicit))
-        self.curl.setopt(pycurl.NOBODY, 1)
-        self.curl.setopt(pycurl.QUOTE, list(commands))
-
-    def _make_directory(self, call: RemoteCall) -> None:
-        path = ftprules.command_path(call.url).rstrip(b"/")
-        parts = path.split(b"/")
-        above = [b"/".join(parts[: count + 1]) for count in range(len(parts)) if parts[count]]
-        self._commands(call, *(b"*MKD " + one for one in above), b"CWD " + (path or b"/"))
-
-    def _remove(self, call: RemoteCall) -> None:
-        self._commands(call, b"DELE " + ftprules.command_path(call.url))
-
-    def _remove_directory(self, call: RemoteCall) -> None:
-        self._commands(call, b"RMD " + ftprules.command_path(call.url).rstrip(b"/"))
-
-    def _rename(self, call: RemoteCall, *before: bytes) -> None:
-        old, new = ftprules.command_path(call.url), ftprules.command_path(path=call.to)
-        self._commands(call, *before, b"RNFR " + old, b"RNTO " + new)
-
-    def _set(self, call: RemoteCall) -> None:
-        """Times and modes that a server does not take are left as they are, as sr3 has it."""
-        wanted, path = call.attributes or Attributes(), ftprules.command_path(call.url)
-        commands = [b"NOOP"]
-        if wanted.mode is not None:
-            commands.append(b"*SITE CHMOD %o " % wanted.mode + path)
-        if wanted.mtime_ns is not None:
-            commands.append(b"*MFMT " + ftprules.stamp(wanted.mtime_ns).encode() + b" " + path)
-        self._commands(call, *commands)
-
-    def _look(self, _call: RemoteCall) -> None:
-        self.curl.setopt(pycurl.NOBODY, 1)
-        self.curl.setopt(pycurl.OPT_FILETIME, 1)
-
-    def _list(self, call: RemoteCall) -> None:
-        path = ftprules.command_path(call.url).rstrip(b"/") or b"/"
-        self.curl.setopt(pycurl.CUSTOMREQUEST, b"MLSD " + path)
-        implicit = (call.credentials or _NOBODY).implicit_tls
-        self.curl.setopt(pycurl.URL, ftprules.server_of(call.url, implicit_tls=implicit))
-
-    # ---- the end
-
-    def finish(self, ended: Ended) -> Done | None:
-        """Say how the request ended; None if it goes on with another of the same handle."""
-        request = self.request
-        assert request is not None, "a handle ends once"
-        code = int(self.curl.getinfo(pycurl.RESPONSE_CODE))
-        error = self._error or self._verdict(request, ended, code)
-        if isinstance(request, RemoteCall):
-            if error is not None and not self._second and self._goes_on(request, error):
-                return None
-            self.request = None
-            return self._called(request, code, error)
-        self.request = None
-        if isinstance(request, RangeWrite):
-            return WriteDone(write=request, sent=self._moved, status=code, error=error)
-        return self._read(request, code, error)
-
-    def _read(self, read: RangeRead, code: int, error: SarrapipeError | None) -> RangeDone:
-        found = ftprules.facts(self._lines)
-        if self._error is None and not self._taking and not isinstance(error, AccessDenied | SourceGone):
-            self._judge(read)  # another size explains more than the refusal of a range
-            error = self._error or error
-        wanted = read.length
-        if wanted is None and found.size is not None:
-            wanted = found.size - read.offset
-        if error is None and wanted is not None and self._moved < wanted:
-            error = TransferError(f"{self._moved} bytes of {wanted} came: {read.url}")
-        return RangeDone(
-            read=read,
-            received=self._moved,
-            status=code,
-            etag=found.version,
-            whole_size=found.size,
-            error=error,
+    def _connect(self) -> None:
+        link = FtpLink(
+            self._place,
+            Session(self._habits),
+            self._around,
+            on_ready=self._ready,
+            on_free=self._free,
+            on_done=self._ended,
+            on_end=self._lost,
         )
+        self._links.append(link)
+        link.open()
 
-    def _called(self, call: RemoteCall, code: int, error: SarrapipeError | None) -> CallDone:
-        entries: tuple[RemoteEntry, ...] = ()
-        if self._second and call.operation in (Operation.REMOVE, Operation.REMOVE_DIRECTORY):
-            # It could not be removed, and was looked for: gone already, or still there.
-            # Any other error says nothing of it.
-            if error is None:
-                error = AccessDenied(f"{call.operation.value}: it stays: {call.url}")
-            elif isinstance(error, SourceGone):
-                error = None
-        elif error is None and call.operation is Operation.LIST:
-            entries = tuple(ftprules.listing(bytes(self._listed)))
-        elif error is None and call.operation is Operation.STAT:
-            entries = (self._entry(call),)
-        return CallDone(call=call, entries=entries, status=code, error=error)
+    def _begin(self, job: _Job, link: FtpLink) -> None:
+        job.link = link
+        self._jobs[link] = job
+        link.begin(_course(job.request, job.path, link))
 
-    def _entry(self, call: RemoteCall) -> RemoteEntry:
-        found = ftprules.facts(self._lines)
-        mtime_ns = None if found.mtime_s is None else found.mtime_s * 1_000_000_000
-        name = call.url.rpartition("/")[2]
-        return RemoteEntry(name=name, attributes=Attributes(size=found.size, mtime_ns=mtime_ns))
+    # ---- what links tell
 
-    def _goes_on(self, call: RemoteCall, error: SarrapipeError) -> bool:
-        """Find out what a refusal means, or try another way; once."""
-        renamed_from = any(line.startswith(b"350") for line in self._lines)
-        if isinstance(error, AccessDenied) or self._error is not None:
-            return False
-        if call.operation is Operation.RENAME and renamed_from:
-            self._again()
-            self._rename(call, b"*DELE " + ftprules.command_path(path=call.to))
-        elif call.operation is Operation.REMOVE:
-            self._again()
-            path = ftprules.command_path(call.url)
-            self._commands(call, b"RNFR " + path)  # of all commands the one that finds names of every kind
-        elif call.operation is Operation.REMOVE_DIRECTORY:
-            self._again()
-            self._commands(call, b"CWD " + ftprules.command_path(call.url).rstrip(b"/"))
-        else:
-            return False
-        return True
+    def _ready(self, _link: FtpLink) -> None:
+        self._proven = True
+        self._refusals = 0
 
-    def _again(self) -> None:
-        self._second = True
-        self._lines.clear()
+    def _free(self, _link: FtpLink) -> None:
+        self._serve()
 
-    def _verdict(self, request: Request, ended: Ended, code: int) -> SarrapipeError | None:
-        if not ended.code:
-            return None
-        what = _named(request)
-        said = b"".join(self._lines[-1:]).decode("utf-8", "replace").strip()
-        text = f"{what} {request.url}: {said or ended.message} (CURLE {ended.code})"
-        if ended.code == pycurl.E_LOGIN_DENIED:
-            return ftprules.refusal(ftprules.NOT_LOGGED_IN, text, said)
-        if ended.code in (pycurl.E_OPERATION_TIMEDOUT, pycurl.E_COULDNT_CONNECT):
-            return TransferError(text)
-        if isinstance(request, RangeWrite) and code in _DIRECTORY_IS_MISSING:
-            return SourceGone(f"{text}: its directory is not there, or may not be written")
-        if isinstance(request, RemoteCall) and request.operation is Operation.LIST and code == _NO_DIRECTORY:
-            return SourceGone(text)
-        if isinstance(request, RemoteCall) and code in _NO_SUCH_COMMAND:
-            return Unsupported(text)
-        if ended.code == pycurl.E_REMOTE_FILE_NOT_FOUND:
-            return SourceGone(text)
-        return ftprules.refusal(code, text, said)
+    def _ended(self, link: FtpLink, done: Done) -> None:
+        job = self._jobs.pop(link)
+        self._done(job.request, done)
 
-    def drop(self) -> None:
-        """Forget the request."""
-        self.request = None
+    def _lost(self, link: FtpLink, error: TransferError) -> None:
+        if link in self._links:
+            self._links.remove(link)
+        job = self._jobs.pop(link, None)
+        if job is not None:
+            self._lost_with(job, link, error)
+        elif not link.ready:
+            self._refused(error)
+        self._serve()
+
+    def _lost_with(self, job: _Job, link: FtpLink, error: TransferError) -> None:
+        """A connection was lost under a request."""
+        course = link.course
+        assert course is not None, "a link with a job has a course"
+        extended = isinstance(error, DataNotOpened) and self._habits.epsv and self._place.passive
+        if isinstance(error, LinkClosed) or extended:
+            # Closed while idle, which is no failure; or a firewall that knows only what PASV is answered.
+            if extended:
+                self._habits.epsv = False
+            course.drop()
+            job.link = None
+            self._waiting.appendleft(job)
+            return
+        self._done(job.request, course.end(_of(error, job.request)))
+
+    def _refused(self, error: TransferError) -> None:
+        """No login: a limit where others are in, else a reason to wait, or for all that wait to fail."""
+        if self._links:
+            # Not before the last that still tries is it known that none gets in.
+            self._limit = len(self._links)
+            self._limit_until_s = self._around.clock.monotonic_s() + _LIMIT_S
+            _log.info("%s takes no more than %d connections now: %s", self._place, self._limit, error)
+            self._fail(error, [job for job in self._waiting if job.rides_along])
+            return
+        self._limit = None
+        self._refusals += 1
+        if isinstance(error, ServerFull) and self._refusals < _TRIES and self._waiting:
+            pause_s = _PAUSE_S * 2.0 ** (self._refusals - 1) * random.uniform(1.0, 1.5)
+            _log.info("%s: %s; logging in again in %.1f s", self._place, error, pause_s)
+            self._pausing = True
+            self._around.loop.call_later(pause_s, self._try_again)
+            return
+        self._refusals = 0
+        self._proven = False
+        self._fail(error, list(self._waiting))
+
+    def _try_again(self) -> None:
+        self._pausing = False
+        self._serve()
+
+    def _fail(self, error: TransferError, jobs: list[_Job]) -> None:
+        for job in jobs:
+            self._waiting.remove(job)
+            self._done(job.request, failed(job.request, _of(error, job.request)))
 
 
-def _named(request: Request) -> str:
+def _of(error: SarrapipeError, request: Request) -> SarrapipeError:
+    return type(error)(f"{error}: {request.url}")
+
+
+def _course(request: Request, path: bytes, link: FtpLink) -> FtpCourse:
+    if isinstance(request, RangeWrite):
+        return FtpWrite(request, path, link)
     if isinstance(request, RangeRead):
-        return "read"
-    return "write" if isinstance(request, RangeWrite) else request.operation.value
-
-
-_CALLS: Final[Mapping[Operation, Callable[[_Handle, RemoteCall], None]]] = MappingProxyType({
-    Operation.MAKE_DIRECTORY: _Handle._make_directory,
-    Operation.REMOVE: _Handle._remove,
-    Operation.REMOVE_DIRECTORY: _Handle._remove_directory,
-    Operation.RENAME: _Handle._rename,
-    Operation.SET: _Handle._set,
-    Operation.STAT: _Handle._look,
-    Operation.LIST: _Handle._list,
-})  # fmt: skip
+        return FtpRead(request, path, link)
+    if request.operation is Operation.LIST:
+        return FtpList(request, path, link)
+    return FtpCall(request, path, link)
 
 
 class FtpBackend:
     """Requests over FTP.
 
     Args:
-        loop: The loop that runs the handles.
-        settings: Time limits and trust, as for HTTP.
-        pacer: Holds up both directions when the flow's byte rate is used up; None if there is no limit.
+        surroundings: Loop, time limits and trust (as for HTTP), pacer, clock.
     """
 
     capabilities = Capabilities(
@@ -407,81 +272,97 @@ class FtpBackend:
         local=False,
         pauses=True,
         writes=True,
-        operations=frozenset(_CALLS),
+        operations=OPERATIONS,
     )
 
-    def __init__(self, loop: CurlLoop, settings: HttpSettings, pacer: Pacer | None) -> None:
-        self._loop = loop
-        self._settings = settings
-        self._pacer = pacer
-        self._idle: list[_Handle] = []
-        self._by_curl: dict[pycurl.Curl, _Handle] = {}
-        self._by_token: dict[object, _Handle] = {}
-        self._failed: list[Done] = []
+    def __init__(self, surroundings: Surroundings) -> None:
+        settings = surroundings.settings
+        self._around = FtpSurroundings(
+            loop=surroundings.loop,
+            resolver=Resolver(surroundings.loop),
+            settings=settings.http,
+            pacer=surroundings.pacer,
+            clock=surroundings.clock,
+            context=self._context,
+        )
+        self._most = min(settings.streams, settings.streams_per_remote)
+        self._tls: ssl.SSLContext | None = None
+        self._servers: dict[FtpPlace, FtpServer] = {}
+        self._jobs: dict[object, _Job] = {}
+        self._done: list[Done] = []
+        self._looking = False
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = client_context(self._around.settings)
+        return self._tls
 
     def start(self, request: Request) -> None:
         """Begin `request`; see `TransferBackend.start`."""
-        handle = self._idle.pop() if self._idle else _Handle(self._loop, self._settings, self._pacer)
+        escaped = isinstance(request, RangeRead) and request.url_is_escaped
         try:
-            handle.begin(request)
+            place, path = place_and_path(request.url, request.credentials, escaped=escaped)
+            if isinstance(request, RemoteCall):
+                command_path(request.to)  # refused now, not when it is said
         except SarrapipeError as error:
-            handle.drop()
-            self._idle.append(handle)
-            self._failed.append(failed(request, error))
+            self._done.append(failed(request, error))
             return
-        self._by_curl[handle.curl] = handle
-        self._by_token[request.token] = handle
-        self._loop.add(handle.curl)
+        server = self._servers.get(place)
+        if server is None:
+            server = self._servers[place] = FtpServer(place, self._around, self._most, self._ended)
+        self._jobs[request.token] = server.start(request, path)
+        if not self._looking:
+            self._looking = True
+            self._around.loop.call_later(_LOOK_S, self._look)
 
     def step(self) -> list[Done]:
-        """What ended; libcurl itself works in `CurlLoop.run_once`."""
-        done, self._failed = self._failed, []
-        for ended in self._loop.ended(self._by_curl):
-            handle = self._by_curl.pop(ended.curl)
-            self._loop.remove(ended.curl)
-            one = handle.finish(ended)
-            if one is None:
-                self._by_curl[handle.curl] = handle
-                self._loop.add(handle.curl)
-                continue
-            del self._by_token[one.token]
-            self._idle.append(handle)
-            done.append(one)
+        """What ended; the links work in `CurlLoop.run_once`."""
+        done, self._done = self._done, []
         return done
 
     def busy(self) -> bool:
-        """Only what failed before it began waits here."""
-        return bool(self._failed)
+        """Whether something ended that `step` has not said."""
+        return bool(self._done)
 
     def go_on(self, token: object) -> None:
         """The source of a write has bytes again, or its end."""
-        handle = self._by_token.get(token)
-        if handle is not None:
-            handle.go_on()
+        job = self._jobs.get(token)
+        if job is not None:
+            job.server.go_on(job)
 
     def cancel(self, token: object) -> bool:
-        """Stop a request; its connection is closed."""
-        handle = self._by_token.pop(token, None)
-        if handle is None:
-            before = len(self._failed)
-            self._failed = [one for one in self._failed if one.token != token]
-            return len(self._failed) < before
-        del self._by_curl[handle.curl]
-        self._loop.remove(handle.curl)
-        handle.drop()
-        self._idle.append(handle)
+        """Stop a request; its connection is kept if the server has a word for that."""
+        job = self._jobs.pop(token, None)
+        if job is None:
+            before = len(self._done)
+            self._done = [one for one in self._done if one.token != token]
+            return len(self._done) < before
+        job.server.cancel(job)
         return True
 
     def close(self) -> None:
-        """End everything under way and free the handles."""
-        for token in list(self._by_token):
-            self.cancel(token)
-        for handle in self._idle:
-            handle.curl.close()
-        self._idle.clear()
-        self._failed.clear()
+        """End every connection."""
+        for server in self._servers.values():
+            server.close()
+        self._servers.clear()
+        self._jobs.clear()
+        self._done.clear()
+        self._around.resolver.close()
+
+    def _ended(self, request: Request, done: Done) -> None:
+        if self._jobs.pop(request.token, None) is not None:
+            self._done.append(done)
+
+    def _look(self) -> None:
+        self._looking = False
+        now_s = self._around.clock.monotonic_s()
+        for server in self._servers.values():
+            server.look(now_s)
+        if any(not server.idle for server in self._servers.values()):
+            self._looking = True
+            self._around.loop.call_later(_LOOK_S, self._look)
 
 
 def make_backend(surroundings: Surroundings) -> FtpBackend:
     """What the registry calls for the first ftp or ftps URL."""
-    return FtpBackend(surroundings.loop, surroundings.settings.http, surroundings.pacer)
+    return FtpBackend(surroundings)

@@ -1,39 +1,84 @@
-r"""What FTP is asked and how its replies are read: pure functions, no connection in sight.
+r"""What FTP is asked and what its answers mean: pure functions, no connection in sight.
 
-    wire_url("ftp://host/a dir/f")                                   # b"ftp://host/%2Fa%20dir/f"
-    facts([b"213 20240102030405\r\n", b"213 1000\r\n"]).size         # 1000
+    place, path = place_and_path("ftp://host/a dir/f", credentials)  # path == b"/a dir/f"
+    Facts(size=1000, mtime_s=1704164645).version                     # '"6593...-3e8"'
 
-Rules: RFC 959, RFC 3659 (SIZE, MDTM, MLSD), draft-somers-ftp-mfxx (MFMT). Paths are absolute at the server;
-`/~/a` is below the directory one is logged in to, as with SFTP.
+Paths are absolute at the server; `/~/a` is below the directory one is logged in to, as with SFTP.
 """
 
 from __future__ import annotations
 
-import calendar
 import re
 import time
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
-from sarrapipe.errors import AccessDenied, MessageError, SourceGone, TransferError
-from sarrapipe.transfer.remotecall import Attributes, RemoteEntry
+from sarrapipe.errors import AccessDenied, MessageError, SourceChanged, SourceGone, TransferError
+from sarrapipe.transfer.base import RangeRead
+from sarrapipe.transfer.credentials import Credentials
 
-__all__ = ["Facts", "command_path", "facts", "listing", "refusal", "server_of", "stamp", "wire_url"]
+__all__ = [
+    "NO_SUCH_COMMAND",
+    "Facts",
+    "FtpPlace",
+    "ServerFull",
+    "check",
+    "command_path",
+    "login_refusal",
+    "place_and_path",
+    "refusal",
+    "stamp",
+]
 
-_URL: Final = re.compile(r"(ftps?)://(?:[^/@]*@)?([^/?#\s@]+)(/.*)\Z", re.DOTALL | re.IGNORECASE)
+_URL: Final = re.compile(
+    r"(?P<scheme>ftps?)://(?:[^/@]*@)?(?P<host>\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^/?#\s@:\[\]]+)(?::(?P<port>\d{1,5}))?"
+    r"(?P<path>/.*)\Z",
+    re.DOTALL | re.IGNORECASE,
+)
 _CONTROL: Final = re.compile(r"[\x00\r\n]")
-_NAME_SAFE: Final = "/!$&'()*+,=:@"
-_MDTM: Final = re.compile(rb"213 (\d{14})(?:\.\d+)?\s*\Z")
-_SIZE: Final = re.compile(rb"213 (\d{1,19})\s*\Z")
 _SECOND_NS: Final = 1_000_000_000
 _SHOWN: Final = 200
+_PORT: Final = 21
+_IMPLICIT_TLS_PORT: Final = 990
 
-NOT_LOGGED_IN: Final = 530
+NO_SUCH_COMMAND: Final = frozenset({500, 502, 504})
 _ABSENT: Final = frozenset({450, 550})
-_DENIED: Final = frozenset({430, NOT_LOGGED_IN, 532})
+_DENIED: Final = frozenset({430, 530, 532})
+_CLOSING: Final = 421
 # RFC 959 has 421 for a server that is full; ProFTPD's MaxClients says 530, as to a wrong password.
 _FULL: Final = re.compile(r"\b(?:maximum|too many|limit|connections|try again|busy)\b", re.IGNORECASE)
+_NOBODY: Final = Credentials()
+_ANONYMOUS: Final = ("anonymous", "anonymous@")
+
+
+class ServerFull(TransferError):
+    """The server takes nobody more in at the moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class FtpPlace:
+    """A server and a way to log in: what two requests must have in common to share a connection."""
+
+    host: str
+    """Name or address, without brackets."""
+    port: int
+    tls: bool
+    """Control and data connections are encrypted."""
+    implicit_tls: bool
+    """From the first byte on."""
+    passive: bool
+    """This side opens the data connections."""
+    user: str
+    password: str
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'ftps' if self.tls else 'ftp'}://{host}:{self.port}/"
+
+    def __repr__(self) -> str:
+        """Without the password: what is printed may end in a log."""
+        return f"FtpPlace({self})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,117 +96,73 @@ class Facts:
         return f'"{self.mtime_s or 0:x}-{self.size or 0:x}"'
 
 
-def _parts(url: str) -> tuple[str, str, str]:
-    match = _URL.match(url)
-    if match is None:
-        raise MessageError(f"no ftp or ftps URL: {url[:_SHOWN]!r}")
-    return match[1].lower(), match[2], match[3]
-
-
-def server_of(url: str, *, implicit_tls: bool) -> bytes:
-    """URL of a server's login directory, for requests that are commands only.
-
-    Raises:
-        MessageError: It is no ftp or ftps URL.
-    """
-    return f"{'ftps' if implicit_tls else 'ftp'}://{_parts(url)[1]}/".encode()
-
-
-def wire_url(url: str, *, escaped: bool = False, implicit_tls: bool = False) -> bytes:
-    """Return a URL as libcurl takes it, its path absolute.
+def place_and_path(
+    url: str, credentials: Credentials | None, *, escaped: bool = False
+) -> tuple[FtpPlace, bytes]:
+    """Take the URL of a request apart.
 
     Args:
         url: `ftp[s]://HOST[:PORT]/PATH`.
+        credentials: Who to be, and how to connect; None for nobody in particular.
         escaped: The path is a URL reference; otherwise it is a file name.
-        implicit_tls: TLS from the first byte on, which libcurl knows by the scheme.
+
+    Returns:
+        The server, and the path as it stands in a command.
 
     Raises:
-        MessageError: It is no such URL, or the path holds what would end a command.
+        MessageError: It is no such URL, or path or login hold what would end a command.
     """
-    path = _server_path(url, escaped=escaped)
-    safe = quote(path.encode("utf-8", "surrogateescape"), safe=_NAME_SAFE)
-    if safe.startswith("/"):
-        safe = "%2F" + safe[1:]
-    return server_of(url, implicit_tls=implicit_tls) + safe.encode()
-
-
-def _server_path(url: str, *, escaped: bool = False) -> str:
-    path = _parts(url)[2]
+    match = _URL.match(url)
+    if match is None or int(match["port"] or 0) > 0xFFFF:
+        raise MessageError(f"no ftp or ftps URL: {url[:_SHOWN]!r}")
+    who = credentials or _NOBODY
+    user, password = (who.user, who.password) if who.user else _ANONYMOUS
+    if _CONTROL.search(user + password):
+        raise MessageError(f"user or password hold what FTP cannot say: {url[:_SHOWN]!r}")
+    path = match["path"]
     if escaped:
         path = unquote(path, errors="surrogateescape")
-    return _checked(path)
+    place = FtpPlace(
+        host=match["host"].strip("[]"),
+        port=int(match["port"] or (_IMPLICIT_TLS_PORT if who.implicit_tls else _PORT)),
+        tls=who.tls or who.implicit_tls or match["scheme"].lower() == "ftps",
+        implicit_tls=who.implicit_tls,
+        passive=who.passive,
+        user=user,
+        password=password,
+    )
+    return place, command_path(path)
 
 
-def _checked(path: str) -> str:
-    if _CONTROL.search(path):
-        raise MessageError(f"no path that FTP can name: {path[:_SHOWN]!r}")
-    return path[3:] if path.startswith("/~/") else path
-
-
-def command_path(url: str = "", path: str = "") -> bytes:
-    """Return a path as it stands in a command: that of a URL, or one of the same server.
+def command_path(path: str) -> bytes:
+    """Return a path of a server as it stands in a command.
 
     Raises:
         MessageError: It holds what would end a command.
     """
-    return (_server_path(url) if url else _checked(path)).encode("utf-8", "surrogateescape")
+    if _CONTROL.search(path):
+        raise MessageError(f"no path that FTP can name: {path[:_SHOWN]!r}")
+    return path.removeprefix("/~/").encode("utf-8", "surrogateescape")
 
 
-def facts(lines: list[bytes]) -> Facts:
-    """Read what MDTM and SIZE were answered, in that order, from a server's replies."""
-    size = mtime_s = None
-    for line in lines:
-        moment = _MDTM.match(line)
-        if moment is not None and mtime_s is None:
-            mtime_s = _seconds(moment[1].decode())
-            continue
-        found = _SIZE.match(line)
-        if found is not None:
-            size = int(found[1])
-    return Facts(size, mtime_s)
+def check(read: RangeRead, found: Facts) -> None:
+    """Compare what the server says of a file with what was announced, before a byte of it is asked for.
 
-
-def _seconds(digits: str) -> int | None:
-    try:
-        return calendar.timegm(time.strptime(digits, "%Y%m%d%H%M%S"))
-    except ValueError:
-        return None
+    Raises:
+        SourceChanged: Another size or version.
+    """
+    if read.whole_size is not None and found.size is not None and found.size != read.whole_size:
+        raise SourceChanged(f"source has {found.size} bytes, announced {read.whole_size}: {read.url}")
+    if read.validator is not None and found.version not in (None, read.validator):
+        raise SourceChanged(f"source is of version {found.version} now, was {read.validator}: {read.url}")
+    end = read.offset + (read.length or 0)
+    if found.size is not None and end > found.size:
+        raise SourceChanged(f"source has {found.size} bytes, asked up to {end}: {read.url}")
 
 
 def stamp(time_ns: int) -> str:
-    """Return a time as MFMT takes it."""
+    """Return a time as MFMT takes it (draft-somers-ftp-mfxx)."""
     return time.strftime("%Y%m%d%H%M%S", time.gmtime(time_ns // _SECOND_NS))
-
-
-def listing(body: bytes) -> list[RemoteEntry]:
-    """Read the lines that MLSD is answered (RFC 3659 7.2); what is none of them is left out."""
-    found = []
-    for line in body.split(b"\n"):  # libcurl ends lines as this system does
-        head, blank, name = line.removesuffix(b"\r").partition(b" ")
-        if not blank or not name or name in (b".", b".."):
-            continue
-        pairs = (pair.partition("=") for pair in head.decode("latin-1").split(";") if pair)
-        known = {key.lower(): value for key, _, value in pairs}
-        kind = known.get("type", "file").lower()
-        if kind in ("cdir", "pdir"):
-            continue
-        found.append(_entry(name, kind, known))
-    return found
-
-
-def _entry(name: bytes, kind: str, known: dict[str, str]) -> RemoteEntry:
-    size, mode, moment = known.get("size", ""), known.get("unix.mode", ""), known.get("modify", "")[:14]
-    mtime_s = _seconds(moment) if moment.isdigit() else None
-    return RemoteEntry(
-        name=name.decode("utf-8", "surrogateescape"),
-        attributes=Attributes(
-            size=int(size) if size.isdigit() else None,
-            mode=int(mode, 8) & 0o7777 if re.fullmatch(r"[0-7]{3,6}", mode) else None,
-            mtime_ns=None if mtime_s is None else mtime_s * _SECOND_NS,
-        ),
-        is_directory=kind == "dir",
-        is_link=kind.startswith("os.unix=s"),
-    )
 
 
 def refusal(code: int, text: str, said: str = "") -> TransferError:
@@ -177,3 +178,11 @@ def refusal(code: int, text: str, said: str = "") -> TransferError:
     if code in _ABSENT:
         return SourceGone(text)
     return TransferError(text)
+
+
+def login_refusal(code: int, said: str) -> TransferError:
+    """The error that a reply to greeting or login stands for."""
+    text = f"not logged in: {said}"
+    if code == _CLOSING or _FULL.search(said):
+        return ServerFull(text)
+    return AccessDenied(text) if code in _DENIED else TransferError(text)
