@@ -241,7 +241,7 @@ class SendTask(ContentTask):
     def known(self, end: int) -> None:
         """Send what is missing, after a look at what is there."""
         if not end:
-            self._go_on()
+            self._begin_to_send()
             return
         look = partial(self._looked_at_rest, end)
         self._tokens = [self._sends.call(Operation.STAT, self._under_way, look)]
@@ -262,9 +262,9 @@ class SendTask(ContentTask):
             self._send_anew()
             return
         self.downloads.slot.add(Counter.FILES_RESUMED)
-        self._go_on()
+        self._begin_to_send()
 
-    def _go_on(self) -> None:
+    def _begin_to_send(self) -> None:
         """Begin to send what is missing; what is left to come are all of it together, and the digest."""
         assert self._parts is not None
         self._tokens = []

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from sarrapipe.transfer.base import RangeRead, Request
 from sarrapipe.transfer.remotecall import RemoteCall
-from sarrapipe.transfer.writing import RangeWrite
 
 __all__ = ["SMALL_BYTES", "Schedule", "remote_of"]
 
@@ -158,4 +157,4 @@ class Schedule:
 
 
 def _rides_along(request: Request) -> bool:
-    return isinstance(request, RangeWrite) and request.rides_along
+    return not isinstance(request, RemoteCall) and request.rides_along
