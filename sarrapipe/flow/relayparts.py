@@ -229,7 +229,8 @@ class RelayParts:
         if self._closed:
             return
         if self._end:
-            self._look = self._sends.call(Operation.STAT, self._path, self._looked)
+            # Reads that wait for what is mended may hold every stream.
+            self._look = self._sends.call(Operation.STAT, self._path, self._looked, rides_along=True)
         else:
             self._mend()
 

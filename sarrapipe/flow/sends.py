@@ -188,6 +188,7 @@ class Sends:
         *,
         to: str = "",
         attributes: Attributes | None = None,
+        rides_along: bool = False,
     ) -> SendToken:
         """Change a name, or look at it; arguments as of `RemoteCall`.
 
@@ -203,6 +204,7 @@ class Sends:
                 token=token,
                 to=to,
                 attributes=attributes,
+                rides_along=rides_along,
                 credentials=self._downloads.credentials(url),
             )
         )

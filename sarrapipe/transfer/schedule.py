@@ -157,4 +157,4 @@ class Schedule:
 
 
 def _rides_along(request: Request) -> bool:
-    return not isinstance(request, RemoteCall) and request.rides_along
+    return request.rides_along
