@@ -50,7 +50,7 @@ class Listener(Protocol):
         """Every byte has passed, and is hashed (`PartedLine.end`)."""
 
     def differs(self, part: LinePart) -> None:
-        """A part that is only hashed has other bytes than when it was sent."""
+        """A part that is only hashed has other bytes than when it was sent: nothing more is said."""
 
     def soon(self, call: Callable[[], None]) -> None:
         """Call once, when whoever is at work has come back."""
@@ -205,6 +205,7 @@ class PartedLine:
             if not self._read(part, _PIECE_BYTES):
                 return
             if part.taken == part.length and part.digest() != part.expected:
+                self._closed = True
                 self._listener.differs(part)
                 return
         if self._parts:
