@@ -260,6 +260,7 @@ class Mover:
         name: Of the configuration.
         host: Movers on different ones share nothing but the broker; each has its own tree.
         crash_at: Points at which one process each is killed, as SARRAPIPE_CRASH_AT.
+        credentials: Lines of credentials.conf for servers.
         options: Configuration lines by name.
     """
 
@@ -271,9 +272,11 @@ class Mover:
         name: str = "mover",
         host: str = "one",
         crash_at: str = "",
+        credentials: str = "",
         **options: object,
     ) -> None:
         self.place = place
+        self.credentials = credentials
         self.instances = instances
         self.name = name
         self.home = place.home / host
@@ -300,7 +303,7 @@ class Mover:
         self.marks.mkdir(exist_ok=True)
         credentials = directory.parent / "credentials.conf"
         credentials.touch(mode=0o600)
-        credentials.write_text(f"{self.place.vhost.url('feeder')}\n")
+        credentials.write_text(f"{self.place.vhost.url('feeder')}\n{self.credentials}")
         broker = self.place.vhost.url("feeder", password=False)
         lines = [
             f"broker {broker}",

@@ -107,8 +107,10 @@ class Downloads:
             return 0
         if self.sends is not None:
             in_one_piece = item.local and item.local.get(IN_ONE_PIECE)
-            counted = self.config.download is not Fetching.STREAM and not in_one_piece
-            return self.sends.segment_bytes(size) if counted else 0
+            relayed = self.config.download is Fetching.STREAM
+            if in_one_piece or (relayed and not self.serves_ranges(item.message.url)):
+                return 0
+            return self.sends.segment_bytes(size)
         url = item.message.url
         wanted = self.config.segment_size or self.segments.watch.remotes.segment_size(size, url)
         if size < _MIN_SEGMENTS * wanted or not self.gains_by_ranges(url):
@@ -117,11 +119,14 @@ class Downloads:
 
     def gains_by_ranges(self, url: str) -> bool:
         """Return whether several ranges of a URL can be fetched at a time."""
+        return self.serves_ranges(url) and self.engine.capabilities(url).parallel
+
+    def serves_ranges(self, url: str) -> bool:
+        """Return whether a part of what is at a URL can be fetched."""
         try:
-            able = self.engine.capabilities(url)
+            return self.engine.capabilities(url).ranges
         except SarrapipeError:
             return False  # nobody can fetch it: the transfer says so, and of which file
-        return able.ranges and able.parallel
 
     def make(self, item: WorkItem, announcement: Announcement, admission: Admission) -> FileTask:
         """Return the task for a file."""
@@ -243,6 +248,12 @@ class Downloads:
             if (movement := task.movement()) is not None:
                 yield movement
 
+    def further_source(self, generation: bytes) -> None:
+        """The ledger knows another source of a file, which may be ours or a sibling's."""
+        self.segments.further_source(generation)
+        if self.sends is not None:
+            self.sends.further_source(generation)
+
     def placed_far(self) -> list[FarName]:
         """Return the tasks whose change of a name at the server came to its end."""
         return [] if self.sends is None else self.sends.ended()
@@ -250,7 +261,7 @@ class Downloads:
     @property
     def undecided(self) -> bool:
         """Whether segments wait to be claimed or marked."""
-        far = self.sends is not None and self.sends.parts.undecided
+        far = self.sends is not None and self.sends.undecided
         return far or self.segments.undecided or self.blocks.undecided
 
     @property
@@ -264,14 +275,14 @@ class Downloads:
         self.segments.decide(decide, self.free_streams)
         self.blocks.decide(decide, self.free_streams)
         if self.sends is not None:
-            self.sends.parts.decide(decide)
+            self.sends.decide(decide)
 
     def act(self) -> None:
         """Start what was claimed."""
         self.segments.act()
         self.blocks.act()
         if self.sends is not None:
-            self.sends.parts.act()
+            self.sends.act()
 
     def cancel(self, token: object) -> None:
         """Stop one request."""

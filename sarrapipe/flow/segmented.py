@@ -280,6 +280,8 @@ class Segments:
         """A sibling has segments to share, wrote the last one of a file of ours, or knows another source."""
         self._may_help = not self._stopped
         self.downloads.blocks.wake()
+        if self.downloads.sends is not None:
+            self.downloads.sends.further_source()
         for fetch in self._fetches:
             fetch.look_again_s = 0.0
             fetch.ask_sources = True

@@ -22,6 +22,8 @@ from sarrapipe.transfer.writing import RangeWrite, Source
 
 if TYPE_CHECKING:
     from sarrapipe.flow.download import Downloads
+    from sarrapipe.flow.relayreads import RelayReads
+    from sarrapipe.ledger.ledger import Decisions
 
 __all__ = ["FarName", "SendToken", "Sends", "Then"]
 
@@ -71,11 +73,13 @@ class Sends:
     Attributes:
         far: The same.
         parts: Files in segments of which the ledger knows what is there.
+        relays: What is fetched of files that are relayed.
     """
 
     def __init__(self, far: FarSide, downloads: Downloads) -> None:
         self.far = far
         self.parts = Parts()
+        self.relays: list[RelayReads] = []
         self._downloads = downloads
         self._made: OrderedDict[str, None] = OrderedDict()
         self._making: dict[str, list[Callable[[SarrapipeError | None], None]]] = {}
@@ -86,7 +90,29 @@ class Sends:
     @property
     def busy(self) -> bool:
         """Whether `ended` would return something, or the ledger is to be asked."""
-        return bool(self._ended) or self.parts.undecided
+        return bool(self._ended) or self.undecided
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the ledger has to be asked or told something."""
+        return self.parts.undecided or any(reads.undecided for reads in self.relays)
+
+    def decide(self, decide: Decisions) -> None:
+        """Ask and tell the ledger, inside the turn's transaction: versions before what is of them."""
+        for reads in self.relays:
+            reads.decide(decide)
+        self.parts.decide(decide)
+
+    def act(self) -> None:
+        """Let the tasks go on with what it answered."""
+        for reads in list(self.relays):
+            reads.act()
+        self.parts.act()
+
+    def further_source(self, generation: bytes | None = None) -> None:
+        """The ledger may know another source of a file that is relayed; without a generation of any."""
+        for reads in self.relays:
+            reads.ask = reads.ask or generation in (None, reads.generation)
 
     @property
     def operations(self) -> frozenset[Operation]:
@@ -174,6 +200,7 @@ class Sends:
         *,
         to: str = "",
         attributes: Attributes | None = None,
+        rides_along: bool = False,
     ) -> SendToken:
         """Change a name, or look at it; arguments as of `RemoteCall`.
 
@@ -189,6 +216,7 @@ class Sends:
                 token=token,
                 to=to,
                 attributes=attributes,
+                rides_along=rides_along,
                 credentials=self._downloads.credentials(url),
             )
         )

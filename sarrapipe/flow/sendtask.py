@@ -133,7 +133,7 @@ class SendTask(ContentTask):
     def movement(self) -> Movement | None:
         """Return how much of it is at the server; what its ranges have read counts as under way."""
         size, message = self.item.message.size, self.item.message
-        running = [token.read for token in self._tokens if token.read is not None]
+        running = [token.read for token in self._writes() if token.read is not None]
         if size is None or not self._begun:
             return None
         if self._parts is not None:
@@ -149,6 +149,10 @@ class SendTask(ContentTask):
         done = min(self._moved, size)
         partial = max(min(moved, size) - done, 0)
         return Movement(self.target, message.url, size, done, partial, 1, 0, len(running), moved)
+
+    def _writes(self) -> Sequence[SendToken]:
+        """Return what is under way at the server."""
+        return self._tokens
 
     # ---- before the commit
 
@@ -265,7 +269,7 @@ class SendTask(ContentTask):
     def known(self, end: int) -> None:
         """Send what is missing, after a look at what is there."""
         if not end:
-            self._go_on()
+            self._begin_to_send()
             return
         look = partial(self._looked_at_rest, end)
         self._tokens = [self._sends.call(Operation.STAT, self._under_way, look)]
@@ -286,9 +290,9 @@ class SendTask(ContentTask):
             self._send_anew()
             return
         self.downloads.slot.add(Counter.FILES_RESUMED)
-        self._go_on()
+        self._begin_to_send()
 
-    def _go_on(self) -> None:
+    def _begin_to_send(self) -> None:
         """Begin to send what is missing; what is left to come are all of it together, and the digest."""
         assert self._parts is not None
         self._tokens = []

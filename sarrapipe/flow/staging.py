@@ -36,16 +36,18 @@ class StagedWrites:
 
     Args:
         ring: The flow's slots.
-        wake: Ends the flow's wait: a range is written.
+        wake: Ends the flow's wait.
         files: Whether files are staged; else only what asks for `staging` is.
 
     Attributes:
         ring: The same.
         line_hasher: Hashes what is relayed.
+        wake: Ends the flow's wait.
     """
 
     def __init__(self, ring: Ring, wake: Callable[[], None], *, files: bool) -> None:
         self.ring = ring
+        self.wake = wake
         self._files = files
         self._room = Wake().open()
         self._staging = Staging(ring, self._room.set)

@@ -395,7 +395,7 @@ class Work:
             turn.worklist.reject(item, report.code, report.message)
         else:
             if outcome is Admit.FURTHER and admission.claim is not None:
-                self._downloads.segments.further_source(admission.claim.generation)
+                self._downloads.further_source(admission.claim.generation)
             self._wait(item)
 
     def _take_up(self, item: WorkItem, announcement: Announcement, admission: Admission) -> None:

@@ -107,6 +107,8 @@ class RangeRead:
     credentials: Credentials | None = None
     headers: Sequence[str] = ()
     """Further request header lines, `Name: value`."""
+    rides_along: bool = False
+    """Others that hold a stream wait for its bytes: it needs none, and does not wait behind them."""
 
     @property
     def whole(self) -> bool:

@@ -136,6 +136,10 @@ class TransferEngine:
         """Call from within `poll` while `fd` is readable, without letting it return; until `close`."""
         self._loop.watch(fd, call)
 
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Call once, from within `poll`, without letting it return, when so many seconds have passed."""
+        self._loop.call_later(delay_s, call)
+
     def remove_wakeup(self, fd: int) -> None:
         """Stop watching `fd`; before it is closed."""
         self._loop.remove_wakeup(fd)

@@ -77,6 +77,8 @@ class RemoteCall:
     """Path at the same server that is renamed to, nothing escaped; text of a link."""
     attributes: Attributes | None = None
     """What to set; of a new directory, the mode."""
+    rides_along: bool = False
+    """Others that hold a stream wait for its end: it needs none."""
     credentials: Credentials | None = None
 
 

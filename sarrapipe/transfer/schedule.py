@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 
 from sarrapipe.transfer.base import RangeRead, Request
 from sarrapipe.transfer.remotecall import RemoteCall
-from sarrapipe.transfer.writing import RangeWrite
 
 __all__ = ["SMALL_BYTES", "Schedule", "remote_of", "weight_bytes"]
 
@@ -192,4 +191,4 @@ class Schedule:
 
 
 def _rides_along(request: Request) -> bool:
-    return isinstance(request, RangeWrite) and request.rides_along
+    return request.rides_along

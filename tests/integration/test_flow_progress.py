@@ -90,9 +90,12 @@ def test_a_file_in_one_piece(site):
 
 
 @pytest.mark.parametrize("segment", ["1MiB", "1GiB"])
-def test_a_file_that_is_sent(site, segment):
+@pytest.mark.parametrize("component", ["sender", "sarra"])
+def test_a_file_that_is_sent_or_relayed(site, component, segment):
     lines = f"sendTo file://{site.dest}\nsegmentSize {segment}\nstreams 2\nbyteRateMax 1M"
-    flow = site.run("sender", lines, limiter=site.limiter(1_000_000))
+    if component == "sarra":
+        lines += "\ndownload stream"
+    flow = site.run(component, lines, limiter=site.limiter(1_000_000))
     site.announce("d/big", DATA)
     seen: list[Moving] = []
 

@@ -30,8 +30,9 @@ def site(tmp_path: Path, vhost: Vhost, docroot: DocRoot) -> Iterator[Site]:
         yield made
 
 
-def relay(site: Site, lines: str = "", to: str = "") -> Running:
-    return site.run("sender", f"sendTo {to or f'file://{site.dest}'}\ndownload stream\n{lines}")
+def relay(site: Site, lines: str = "", to: str = "", **place: object) -> Running:
+    where = to or f"file://{site.dest}"
+    return site.run("sender", f"sendTo {where}\ndownload stream\n{lines}", **place)
 
 
 def check_slots_free(flow: Running) -> None:
@@ -144,6 +145,25 @@ def test_to_a_web_server(site: Site, tmp_path: Path) -> None:
         flow.until_settled(3)
         found = {name: content for name, content in site.files(root).items() if content is not None}
         assert found == bodies
+        check_slots_free(flow)
+        site.assert_clean(flow)
+
+
+def test_to_a_web_server_that_takes_no_file_of_that_size(site: Site, tmp_path: Path) -> None:
+    """It answers while the rest is still being fetched."""
+    tap = site.tap()
+    with Nginx(tmp_path / "far") as far:
+        root = Path(far.root, "dav")
+        root.mkdir()
+        root.chmod(0o777)
+        flow = relay(site, f"{SEGMENTED}\nbyteRateMax 8M", f"{far.url}dav", limiter=site.limiter(8_000_000))
+        site.announce("small/large", os.urandom(9_000_000))
+        site.announce("other", DATA)
+        flow.until_settled(2)
+        assert flow.count(Counter.ERRORS_TOO_LARGE) == 1
+        assert flow.count(Counter.MESSAGES_REJECTED) == 1
+        assert tap.paths() == ["other"]
+        assert site.files(root) == {"other": DATA, "small": None}
         check_slots_free(flow)
         site.assert_clean(flow)
 

@@ -1,13 +1,18 @@
-"""A process is killed at each instant while files are sent, removed and renamed at a server.
+"""A process is killed at each instant while files are sent, relayed, removed and renamed at a server.
 
-The server is another directory of this machine (`sendTo file:`): what counts is who asks for what, and when.
+The server is another directory of this machine (`sendTo file:`), as what counts is who asks for what, and
+when; large files are relayed from nginx to OpenSSH.
 """
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from killkit import Mover, Place
 from servers import DocRoot, Vhost
+from sshserver import Sshd
 from test_kills_points import MAY_REPEAT, OF_FILES, check_announced, options, some_changes, some_files
 
 pytestmark = [pytest.mark.chaos, pytest.mark.broker]
@@ -113,3 +118,54 @@ def test_killed_while_a_large_file_is_sent(place: Place, point: str, instances: 
     place.check()
     mover.check_nothing_left()
     check_announced(place, [large], once=True)
+
+
+RELAYED = ["segment_written", "segment_marked", "verified", "committed", "placed", "published", "confirmed"]
+
+
+@pytest.mark.nginx
+@pytest.mark.sftp
+@pytest.mark.parametrize(
+    ("point", "instances"), [*((point, 2) for point in (*RELAYED, "settled")), ("segment_written", 1),
+                             ("segment_marked", 1)],
+)  # fmt: skip
+def test_killed_while_a_large_file_is_relayed(
+    place: Place, tmp_path: Path, point: str, instances: int
+) -> None:
+    """From nginx to OpenSSH: what the server has answered, and the ledger has heard of, is not sent again."""
+    segment, segments, streams = 1 << 20, 12, 2
+    place.write_large("large", segments * segment - 5)
+    os.utime(place.source / "large", (1_700_000_000, 1_700_000_000))  # SFTP has whole seconds
+    large = place.announce("large")
+    place.pump.chmod(0o777)
+    with Sshd(tmp_path / "ssh") as far:
+        mover = Mover(
+            place,
+            instances=instances,
+            crash_at=f"{point}:4" if "segment" in point else point,
+            credentials=f"{far.url('/')} ssh_keyfile={far.key_file}\n",
+            **options(
+                sendTo=far.url(str(place.pump)),
+                sftpKnownHosts=far.known_hosts,
+                download="stream",
+                inflight=".tmp",
+                stagingBytes="4Mi",
+                streams=streams,
+            ),
+        )
+        with mover:
+            place.send([large])
+            mover.wait(lambda: mover.crashed() == {point}, 20, f"a process was killed when {point}")
+            mover.settle(1)
+            totals = mover.status().totals
+            # The next segment's write is begun before the last one of another is answered.
+            assert totals["bytes_sent"] <= (segments + 3) * segment
+            if "segment" in point:
+                assert totals["files_resumed"] == 1
+                assert totals["bytes_sent"] >= (segments - 4) * segment
+                assert totals["bytes_received"] >= segments * segment - 5, "the digest is over all of it"
+            else:
+                assert totals["bytes_received"] <= 2 * segments * segment
+    place.check()
+    mover.check_nothing_left()
+    check_announced(place, [large], once=point not in MAY_REPEAT)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sarrapipe.segment.sink import DiscardSink
 from sarrapipe.transfer.base import RangeRead
+from sarrapipe.transfer.remotecall import Operation, RemoteCall
 from sarrapipe.transfer.schedule import SMALL_BYTES, Schedule, remote_of, weight_bytes
 
 LARGE = SMALL_BYTES + 1
@@ -52,6 +53,21 @@ def test_streams_are_the_limit() -> None:
     assert (schedule.running, schedule.waiting, schedule.bytes) == (3, 2, 5000)
     schedule.finished(reads[1])
     assert pops(schedule) == [3]
+
+
+def test_what_others_wait_for_needs_no_stream_and_does_not_wait() -> None:
+    schedule = Schedule(streams=1, per_remote=1)
+    for n in range(3):
+        schedule.push(read(n))
+    call = RemoteCall(url="http://h/f", operation=Operation.STAT, token="look", rides_along=True)
+    first = read("first", rides_along=True)
+    schedule.push(first)
+    schedule.push(call)
+    assert pops(schedule) == ["first", "look", 0]
+    schedule.finished(first)
+    schedule.finished(call)
+    assert pops(schedule) == []
+    assert (schedule.running, schedule.waiting, schedule.bytes) == (1, 2, 3000)
 
 
 def test_one_remote_leaves_streams_to_the_others() -> None:
