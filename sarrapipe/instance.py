@@ -150,6 +150,9 @@ def _is_attached(assembled: Assembled) -> bool:
 def stop_flow(assembled: Assembled, clock: Clock, limit_s: float) -> None:
     """Take nothing new, let small files end, put large ones aside, wait for confirms.
 
+    A broker that is away, or refuses us, is not waited for: what is not announced goes to whoever comes after
+    this process, who may be let in with other credentials.
+
     Args:
         assembled: The flow.
         clock: Its clock.
@@ -162,5 +165,9 @@ def stop_flow(assembled: Assembled, clock: Clock, limit_s: float) -> None:
     while not flow.finished and clock.monotonic_s() < grace_s:
         flow.turn()
     flow.give_back()
-    while not flow.finished and clock.monotonic_s() < limit_s - _GRACE_S:
+    heard_s = clock.monotonic_s()
+    while not flow.finished and clock.monotonic_s() < min(limit_s - _GRACE_S, heard_s + _CONFIRMS_S):
+        state = assembled.broker_state()
+        if state is None or state.connected:
+            heard_s = clock.monotonic_s()
         flow.turn()

@@ -157,15 +157,22 @@ class KeptStore:
     def lease_due(self, limit: int) -> list[KeptMessage]:
         """Lease up to `limit` messages that are due, the longest due first.
 
+        One that is due later than the longest back-off allows was kept before the wall clock was set back: it
+        is due, and not only when that day comes again.
+
         A lease lost in a loss of power is only a message leased again, so this is not synced by itself.
         """
-        now = self._clock.wall_ns().to_bytes(8, "big")
+        now_ns = self._clock.wall_ns()
+        now, latest = (ns.to_bytes(8, "big") for ns in (now_ns, now_ns + int(BACKOFF_LAST_S * 1e9)))
         with self._environment.read() as txn, txn.cursor(self._environment.databases["due"]) as cursor:
-            if not cursor.first() or cursor.key()[:8] > now:
+            if not cursor.first() or (
+                cursor.key()[:8] > now and cursor.last() and cursor.key()[:8] <= latest
+            ):
                 return []  # the usual case: no write lock taken
         leased: list[KeptMessage] = []
         with self._write() as store:
-            for key in store.due(now, limit):
+            keys = store.due(now, limit)
+            for key in keys + store.due_after(latest, limit - len(keys)):
                 message = store.get(key)
                 if message is not None:
                     taken = message._replace(lease=self._incarnation)
@@ -323,6 +330,15 @@ class _Store:
                 if key[:8] > now or len(keys) >= limit:
                     break
                 keys.append(key[8:])
+        return keys
+
+    def due_after(self, latest: bytes, limit: int) -> list[bytes]:
+        keys: list[bytes] = []
+        with self._txn.cursor(self._due) as cursor:
+            found = cursor.last()
+            while found and cursor.key()[:8] > latest and len(keys) < limit:
+                keys.append(cursor.key()[8:])
+                found = cursor.prev()
         return keys
 
     def leased_by(self, incarnation: int) -> list[bytes]:

@@ -104,6 +104,23 @@ def test_a_redelivered_copy_does_not_take_the_lease_of_a_worker(tmp_path, clock)
         assert [(m.attempts, m.lease) for m in kept.messages()] == [(0, 1)]
 
 
+def test_a_clock_that_is_set_back_keeps_nothing_waiting(tmp_path, clock):
+    """By a day: what was kept before is due at once; what is kept now waits for its own back-off."""
+    day_s = 86_400
+    with opened(tmp_path, clock) as store:
+        store.put_many([message(1), message(2)], lease=True)
+        store.release_many([(message(n).key, "no answer") for n in (1, 2)])
+        assert store.lease_due(9) == []
+        clock.sleep(-day_s)
+        assert [m.key for m in store.lease_due(1)] != []
+        assert [m.key for m in store.lease_due(9)] != []
+        assert store.lease_due(9) == []
+        store.release_many([(message(1).key, "no answer")])
+        assert store.lease_due(9) == []
+        clock.sleep(4)
+        assert [m.key for m in store.lease_due(9)] == [message(1).key]
+
+
 def test_what_is_too_old_is_handed_over_to_be_rejected(tmp_path, clock):
     with opened(tmp_path, clock) as kept:
         kept.put_many([message(1), message(2, first_ns=clock.now_ns - 10**10)], lease=False)

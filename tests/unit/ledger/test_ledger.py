@@ -156,7 +156,7 @@ def test_segments_are_shared_and_the_owner_is_told(tmp_path, ledger):
         assert (marked.complete, marked.owner) == (True, 1)
         assert decide.claim(claim, 9).numbers == []
     assert one(ledger, "commit", claim, 5, None).outcome is Commit.COMMITTED
-    assert one(ledger, "mark", claim, [(0, D)]) == (False, False, 0)
+    assert one(ledger, "mark", claim, [(0, D)]) == (False, False, 0, 0)
     assert one(ledger, "claim", claim, 1) is None
     assert one(ledger, "written", claim) is None
 
