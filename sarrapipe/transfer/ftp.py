@@ -59,7 +59,7 @@ class _Job:
 
     @property
     def rides_along(self) -> bool:
-        return isinstance(self.request, RangeWrite) and self.request.rides_along
+        return self.request.rides_along
 
 
 class FtpServer:

@@ -20,7 +20,7 @@ from sarrapipe.transfer.netstream import NOTHING_NOW
 
 __all__ = ["FtpRead"]
 
-_BUFFERS: Final = 4
+_BUFFERS: Final = 2
 """Buffers filled in one go before others have their turn."""
 _UNKNOWN: Final = Facts(None, None)
 

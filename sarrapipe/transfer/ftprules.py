@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
-from sarrapipe.errors import AccessDenied, MessageError, SourceChanged, SourceGone, TransferError
+from sarrapipe.errors import (
+    AccessDenied,
+    MessageError,
+    NoSpaceThere,
+    SourceChanged,
+    SourceGone,
+    TransferError,
+)
 from sarrapipe.transfer.base import RangeRead
 from sarrapipe.transfer.credentials import Credentials
 
@@ -46,6 +53,8 @@ NO_SUCH_COMMAND: Final = frozenset({500, 502, 504})
 _ABSENT: Final = frozenset({450, 550})
 _DENIED: Final = frozenset({430, 530, 532})
 _CLOSING: Final = 421
+_NO_ROOM: Final = frozenset({452, 552})
+"""RFC 959 4.2.2; the second is a quota that is used up."""
 # RFC 959 has 421 for a server that is full; ProFTPD's MaxClients says 530, as to a wrong password.
 _FULL: Final = re.compile(r"\b(?:maximum|too many|limit|connections|try again|busy)\b", re.IGNORECASE)
 _NOBODY: Final = Credentials()
@@ -177,6 +186,8 @@ def refusal(code: int, text: str, said: str = "") -> TransferError:
         return TransferError(text) if _FULL.search(said) else AccessDenied(text)
     if code in _ABSENT:
         return SourceGone(text)
+    if code in _NO_ROOM:
+        return NoSpaceThere(text)
     return TransferError(text)
 
 

@@ -14,7 +14,7 @@ from sarrapipe.transfer.writing import RangeWrite, WriteDone
 
 __all__ = ["FtpWrite"]
 
-_PIECES: Final = 4
+_PIECES: Final = 2
 """Pieces sent in one go before others have their turn."""
 _DIRECTORY_IS_MISSING: Final = (550, 553)
 _EMPTY: Final = memoryview(b"")

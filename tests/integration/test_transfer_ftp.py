@@ -587,3 +587,23 @@ def test_more_than_the_file_holds_does_not_reach_the_sink(start: Start) -> None:
             done = run(start(**SOON), request)["read"]
         sender.join(10)
     assert (done.error, held(request)) == (None, b"0123456789")
+
+
+@pytest.mark.parametrize("what", ["read", "write", "call"])
+def test_what_rides_along_needs_no_connection_of_those_it_rides_with(
+    tmp_path: Path, start: Start, what: str
+) -> None:
+    """What the holder of the only stream waits for, as in a relay."""
+    with Ftpd(tmp_path, late_s=1000) as ftpd:
+        engine = start(streams=1)
+        late = RangeWrite(url=ftpd.url("/late"), source=Bytes(b"x"), token="l", length=1, credentials=ALICE)
+        engine.submit([late])
+        servers.wait_until(lambda: engine.poll(0.01) or ftpd.heard("STOR"), 10, "the only stream is taken")
+        url = ftpd.put("f", b"x")
+        riding: dict[str, Request] = {
+            "read": read(url, what),
+            "write": RangeWrite(url=url, source=Bytes(b"x"), token=what, length=1, credentials=ALICE),
+            "call": RemoteCall(url=url, operation=Operation.STAT, token=what, credentials=ALICE),
+        }
+        riding[what].rides_along = True
+        assert run(engine, riding[what], beside=1)[what].error is None

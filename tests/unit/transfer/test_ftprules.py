@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from sarrapipe.errors import AccessDenied, MessageError, SourceChanged, SourceGone, TransferError
+from sarrapipe.errors import (
+    AccessDenied,
+    MessageError,
+    NoSpaceThere,
+    SourceChanged,
+    SourceGone,
+    TransferError,
+)
 from sarrapipe.segment.sink import DiscardSink
 from sarrapipe.transfer import ftprules
 from sarrapipe.transfer.base import RangeRead
@@ -95,7 +102,15 @@ def test_what_was_announced(found: Facts, fields: dict[str, object], changed: bo
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"), [(530, AccessDenied), (550, SourceGone), (0, TransferError), (451, TransferError)]
+    ("code", "kind"),
+    [
+        (530, AccessDenied),
+        (550, SourceGone),
+        (0, TransferError),
+        (451, TransferError),
+        (452, NoSpaceThere),
+        (552, NoSpaceThere),
+    ],
 )
 def test_refusals(code: int, kind: type[TransferError]) -> None:
     assert type(ftprules.refusal(code, "read x")) is kind
