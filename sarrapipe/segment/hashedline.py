@@ -31,7 +31,7 @@ _TOGETHER: Final = 4
 
 
 class HashedLine:
-    """Ranges in order, as the source of a write (`transfer.writing.Source`); every byte is hashed first.
+    """Ranges in order; every byte is hashed before it is read.
 
     Args:
         thread: Hashes.
@@ -75,18 +75,6 @@ class HashedLine:
             self._reading, self._unread = taken
         piece, self._unread = self._unread[:count], self._unread[count:]
         return piece
-
-    def fileno(self) -> int:
-        """No descriptor: they were never in a file."""
-        return -1
-
-    def position(self) -> int:
-        """Of no descriptor."""
-        return 0
-
-    def advance(self, count: int) -> None:
-        """Nothing is copied past the slots."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Give back every slot, also those of ranges that are not read; with no transfer at work."""

@@ -56,7 +56,25 @@ class Listener(Protocol):
         """Call once, when whoever is at work has come back."""
 
 
-class LinePart:
+class _FromMemory:
+    """What a source says whose bytes were never in a file; see `transfer.writing.Source`."""
+
+    __slots__ = ()
+
+    def fileno(self) -> int:
+        """No descriptor."""
+        return -1
+
+    def position(self) -> int:
+        """Of no descriptor."""
+        return 0
+
+    def advance(self, count: int) -> None:
+        """Nothing is copied past `read`."""
+        raise NotImplementedError
+
+
+class LinePart(_FromMemory):
     """One part: the source of a write that may be begun again behind what was read of it.
 
     Args:
@@ -98,17 +116,9 @@ class LinePart:
         """Return the next bytes; None too while it is not this part's turn. See `transfer.writing.Source`."""
         return self._feed.read(self, count)
 
-    def fileno(self) -> int:
-        """No descriptor: they were never in a file."""
-        return -1
-
     def position(self) -> int:
         """How many bytes were read."""
         return self.taken
-
-    def advance(self, count: int) -> None:
-        """Nothing is copied past the slots."""
-        raise NotImplementedError
 
 
 class PartedLine:
@@ -215,7 +225,7 @@ class PartedLine:
             self._listener.passed()
 
 
-class CheckedRange:
+class CheckedRange(_FromMemory):
     """A range that is read once more, as the source of a write: it has to be what it was before.
 
     Args:
@@ -242,15 +252,3 @@ class CheckedRange:
             if self.staged.finished and self._hasher.digest() != self._expected:
                 raise IdentityMismatch(f"{self._name}: the source has other bytes than a moment ago")
         return piece
-
-    def fileno(self) -> int:
-        """No descriptor: they were never in a file."""
-        return -1
-
-    def position(self) -> int:
-        """Of no descriptor."""
-        return 0
-
-    def advance(self, count: int) -> None:
-        """Nothing is copied past the slots."""
-        raise NotImplementedError
