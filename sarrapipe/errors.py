@@ -11,7 +11,7 @@
     │   ├── HostUntrusted           RETRY   the data server's key is unknown, or is not the known one
     │   ├── SourceGone              RETRY   404, 410: up to `attempts`, then rejected
     │   ├── TooLargeThere           REJECT  413: the server it is sent to takes no file of that size
-    │   ├── NoSpaceThere            RETRY   507: the server it is sent to is full for now
+    │   ├── NoSpaceThere            RETRY   507 (FTP 452, 552): the server it is sent to is full for now
     │   ├── AlreadyThere            REJECT  204: the file is in place, and `overwrite` is off
     │   ├── SourceChanged           REJECT  another version answers than was announced
     │   ├── Unsupported             REJECT  this protocol or server cannot do that, whoever asks
@@ -175,7 +175,7 @@ class TooLargeThere(TransferError):
 
 
 class NoSpaceThere(TransferError):
-    """The server that it is sent to is full for now (507).
+    """The server that it is sent to is full for now (HTTP 507; FTP 452, 552).
 
     The file is tried again later. Nothing else is held up by it: the directories and servers that a flow
     sends to need not share that disk, and its own disks have room (`NoSpace` stops the intake for those).

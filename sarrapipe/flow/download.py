@@ -25,7 +25,7 @@ from sarrapipe.flow.farside import FarSide
 from sarrapipe.flow.fetch import Token
 from sarrapipe.flow.filetask import FileTask
 from sarrapipe.flow.localfiles import check_local_source, is_local
-from sarrapipe.flow.movements import Movement
+from sarrapipe.flow.movements import Movement, in_one_piece
 from sarrapipe.flow.places import Places
 from sarrapipe.flow.segmented import SegmentedDownload, Segments
 from sarrapipe.flow.sends import FarName, Sends, SendToken
@@ -383,9 +383,9 @@ class SingleDownload(FileTask):
         """Return how much of it has come."""
         if self.sink is None:
             return None
-        message, came = self.item.message, self.sink.written
+        message = self.item.message
         size = -1 if message.size is None else message.size
-        return Movement(self.target, message.url, size, 0, came, 1, 0, 1, came)
+        return in_one_piece(self.target, message.url, size, came=self.sink.written)
 
     def _limit(self, size: int | None) -> int | None:
         """Return how many bytes may come; None where the announced size need not be believed."""

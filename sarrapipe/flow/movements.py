@@ -18,7 +18,7 @@ from sarrapipe.clock import Clock
 from sarrapipe.segment.plan import SegmentPlan
 from sarrapipe.shm.moving import MOST_ROWS, Board, Moving
 
-__all__ = ["Movement", "Movements", "host_of", "in_segments"]
+__all__ = ["Movement", "Movements", "host_of", "in_one_piece", "in_segments"]
 
 _EVERY_S: Final = 1.0
 _LARGE_BYTES: Final = 1 << 20
@@ -31,26 +31,28 @@ class Movement(NamedTuple):
     """One file that this instance has a hand in.
 
     Attributes:
-        target: Path of its final name.
-        url: Where it comes from.
-        size: Bytes; -1 while unknown.
-        done: Bytes that are written and verified, by any instance.
-        partial: Bytes of this instance's transfers that are not among those.
-        segments: How many there are.
-        segments_done: How many are written and verified.
-        streams: Transfers of this instance.
+        row: What is told of it, but for its rate.
         moved: Bytes that this instance has moved for it since it took it up; never falls.
     """
 
-    target: str
-    url: str
-    size: int
-    done: int
-    partial: int
-    segments: int
-    segments_done: int
-    streams: int
+    row: Moving
     moved: int
+
+
+def in_one_piece(target: str, url: str, size: int, *, came: int, done: int = 0, streams: int = 1) -> Movement:
+    """Return what is told of a file whose segments the ledger does not count.
+
+    Args:
+        target: Path of its final name.
+        url: Where it comes from.
+        size: Bytes; -1 while unknown.
+        came: Bytes moved so far.
+        done: Of those, bytes that are there for certain.
+        streams: Transfers.
+    """
+    done = min(done, size) if size >= 0 else done
+    partial = max((min(came, size) if size >= 0 else came) - done, 0)
+    return Movement(Moving(target, host_of(url), size, done, partial, 1, 0, streams, 0), came)
 
 
 def in_segments(
@@ -70,9 +72,8 @@ def in_segments(
     written = len(plan) - missing
     done = min(written * plan.segment_bytes, plan.size)
     partial = min(sum(running), plan.size - done)
-    return Movement(
-        target, url, plan.size, done, partial, len(plan), written, len(running), moved + sum(running)
-    )
+    row = Moving(target, host_of(url), plan.size, done, partial, len(plan), written, len(running), 0)
+    return Movement(row, moved + sum(running))
 
 
 class Movements:
@@ -99,34 +100,24 @@ class Movements:
         if now_s < self._due_s:
             return
         self._due_s = now_s + _EVERY_S
-        found = [one for one in self._look() if one.size < 0 or one.size >= _LARGE_BYTES]
+        found = [one for one in self._look() if one.row.size < 0 or one.row.size >= _LARGE_BYTES]
         passed_s, self._looked_s = now_s - self._looked_s, now_s
         if found or not self._is_blank:
             self._is_blank = not found
-            largest = heapq.nlargest(MOST_ROWS, found, key=lambda one: one.size)
-            self._rates = {one.target: self._rate(one, passed_s) for one in largest}
-            self._board.write([self._row(one) for one in largest])
+            largest = heapq.nlargest(MOST_ROWS, found, key=lambda one: one.row.size)
+            self._rates = {one.row.target: self._rate(one, passed_s) for one in largest}
+            rates = [int(self._rates[one.row.target][1]) for one in largest]
+            self._board.write(
+                [one.row._replace(bytes_per_s=rate) for one, rate in zip(largest, rates, strict=True)]
+            )
 
     def _rate(self, one: Movement, passed_s: float) -> tuple[int, float]:
         """Return what was moved by now, and bytes per second; of a file that is new, since the last look."""
-        moved, rate = self._rates.get(one.target, (0, math.nan))
+        moved, rate = self._rates.get(one.row.target, (0, math.nan))
         if passed_s <= 0 or one.moved < moved:
             return one.moved, 0.0 if math.isnan(rate) else rate
         now = (one.moved - moved) / passed_s
         return one.moved, now if math.isnan(rate) else rate + _SMOOTHING * (now - rate)
-
-    def _row(self, one: Movement) -> Moving:
-        return Moving(
-            target=one.target,
-            source=host_of(one.url),
-            size=one.size,
-            done=one.done,
-            partial=one.partial,
-            segments=one.segments,
-            segments_done=one.segments_done,
-            streams=one.streams,
-            bytes_per_s=int(self._rates[one.target][1]),
-        )
 
 
 def host_of(url: str) -> str:

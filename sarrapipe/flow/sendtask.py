@@ -32,7 +32,7 @@ from sarrapipe.errors import (
 )
 from sarrapipe.flow.content import ContentTask, expected_method
 from sarrapipe.flow.localfiles import local_source
-from sarrapipe.flow.movements import Movement, in_segments
+from sarrapipe.flow.movements import Movement, in_one_piece, in_segments
 from sarrapipe.flow.sends import Sends, SendToken, Then
 from sarrapipe.flow.sentparts import SentParts
 from sarrapipe.flow.task import Placed
@@ -145,10 +145,10 @@ class SendTask(ContentTask):
                 running=running,
                 moved=self._moved,
             )
-        moved = sum(running)
-        done = min(self._moved, size)
-        partial = max(min(moved, size) - done, 0)
-        return Movement(self.target, message.url, size, done, partial, 1, 0, len(running), moved)
+        streams = len(running)
+        return in_one_piece(
+            self.target, message.url, size, came=sum(running), done=self._moved, streams=streams
+        )
 
     def _writes(self) -> Sequence[SendToken]:
         """Return what is under way at the server."""

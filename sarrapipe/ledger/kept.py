@@ -165,9 +165,11 @@ class KeptStore:
         now_ns = self._clock.wall_ns()
         now, latest = (ns.to_bytes(8, "big") for ns in (now_ns, now_ns + int(BACKOFF_LAST_S * 1e9)))
         with self._environment.read() as txn, txn.cursor(self._environment.databases["due"]) as cursor:
-            if not cursor.first() or (
-                cursor.key()[:8] > now and cursor.last() and cursor.key()[:8] <= latest
-            ):
+            if not cursor.first():
+                return []
+            soonest = cursor.key()[:8]
+            cursor.last()
+            if soonest > now and cursor.key()[:8] <= latest:
                 return []  # the usual case: no write lock taken
         leased: list[KeptMessage] = []
         with self._write() as store:

@@ -20,6 +20,7 @@ import pycurl
 
 from sarrapipe.clock import SYSTEM_CLOCK, Clock
 from sarrapipe.transfer.curllane import CurlLane, Ended
+from sarrapipe.transfer.schedule import LATELY
 
 __all__ = ["CurlLoop", "Ended"]
 
@@ -31,9 +32,6 @@ _SLICE_S = 0.002
 """For so long those of large transfers are served, first those that have waited longest: with data on every
 one of 16 sockets a turn of all of them took 0.15 s, and a small file four turns (scenario `latency`). As
 libcurl lets all of them go on in each call, that may well be one socket a turn."""
-
-_LATELY = 256
-"""For so many of those that move much after the last light one; as in `schedule`."""
 
 _WAKEUP = select.EPOLLIN | select.EPOLLET
 """Reported once for each time it is signalled: `run_once` is called again before anybody drained it."""
@@ -55,7 +53,7 @@ class CurlLoop:
         self._others: dict[int, Callable[[], None]] = {}
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
-        self._bulk_alone = _LATELY
+        self._bulk_alone = LATELY
         self._lanes: tuple[CurlLane, ...] = ()
         self._lane_of: dict[pycurl.Curl, CurlLane] = {}
         self.woken: list[int] = []
@@ -116,12 +114,12 @@ class CurlLoop:
         """
         lane = self._lane_of[curl] = self._lanes[bulk]
         lane.add(curl)
-        self._bulk_alone = min(self._bulk_alone + 1, _LATELY) if bulk else 0
+        self._bulk_alone = min(self._bulk_alone + 1, LATELY) if bulk else 0
 
     @property
     def is_shared(self) -> bool:
         """Whether light transfers came lately, which those that move much should not hold up."""
-        return self._bulk_alone < _LATELY
+        return self._bulk_alone < LATELY
 
     def remove(self, curl: pycurl.Curl) -> None:
         """Take back a handle, ended or not; one that was not ended closes its connection."""

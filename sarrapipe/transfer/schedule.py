@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from sarrapipe.transfer.base import RangeRead, Request
 from sarrapipe.transfer.remotecall import RemoteCall
 
-__all__ = ["SMALL_BYTES", "Schedule", "remote_of", "weight_bytes"]
+__all__ = ["LATELY", "SMALL_BYTES", "Schedule", "remote_of", "weight_bytes"]
 
 SMALL_BYTES = 1_048_576
 """A read up to this size is small: on a fast network it takes less time than setting a connection up."""
 _KEPT_FREE = 4
 """One in so many streams is kept free of large requests, one at least where there are two."""
-_LATELY = 256
+LATELY = 256
 """For so many large requests after the last small one; 2 GiB of the smallest segments."""
 ASSUMED_BYTES = SMALL_BYTES
 """What a read of unknown length is taken to be."""
@@ -106,7 +106,7 @@ class Schedule:
             self._turn.append(name)
         weight = weight_bytes(request)
         if weight <= SMALL_BYTES:
-            self._small_lately = _LATELY
+            self._small_lately = LATELY
             remote.small.append(request)
         else:
             remote.large.append(request)

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from handclock import HandClock
 
-from sarrapipe.flow.movements import Movement, Movements, host_of, in_segments
+from sarrapipe.flow.movements import Movement, Movements, host_of, in_one_piece, in_segments
 from sarrapipe.segment.plan import SegmentPlan
 from sarrapipe.shm.moving import BOARD_SIZE, MOST_ROWS, Board
 
 MIB = 1 << 20
 
 
-class Clock:
-    """Stands still unless it is set ahead."""
-
-    now_s = 100.0
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-    def wall_ns(self) -> int:
-        return int(self.now_s * 1e9)
-
-    def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
-
-
 class Told:
     """Movements of which the test says what is under way."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock = HandClock()
         self.board = Board(memoryview(bytearray(BOARD_SIZE)))
         self.found: list[Movement] = []
         self.looks = 0
@@ -48,7 +34,7 @@ class Told:
 
 
 def movement(moved: int, target: str = "/d/big", size: int = 100 * MIB) -> Movement:
-    return Movement(target, "http://u:p@pump/big", size, 0, moved, 1, 0, 1, moved)
+    return in_one_piece(target, "http://u:p@pump/big", size, came=moved)
 
 
 def test_a_rate_follows_what_moves():
@@ -86,10 +72,17 @@ def test_small_files_have_no_row_and_the_largest_come_first():
 def test_segments_that_are_written_and_bytes_on_the_way():
     plan = SegmentPlan(10 * MIB + 5, MIB)
     one = in_segments("/t", "http://h/", plan, missing=9, running=[5, 7], moved=2 * MIB)
-    assert (one.done, one.partial, one.moved) == (2 * MIB, 12, 2 * MIB + 12)
-    assert (one.segments, one.segments_done, one.streams) == (11, 2, 2)
+    assert (one.row.done, one.row.partial, one.moved) == (2 * MIB, 12, 2 * MIB + 12)
+    assert (one.row.segments, one.row.segments_done, one.row.streams) == (11, 2, 2)
     whole = in_segments("/t", "http://h/", plan, missing=0, running=[], moved=0)
-    assert whole.done == plan.size
+    assert whole.row.done == plan.size
+
+
+def test_a_file_in_one_piece_has_no_more_than_its_size() -> None:
+    for came, done, told in [(5, 0, (0, 5)), (12, 4, (4, 6)), (10, 12, (10, 0))]:
+        one = in_one_piece("/t", "http://h/", 10, came=came, done=done)
+        assert (one.row.done, one.row.partial, one.moved) == (*told, came)
+    assert in_one_piece("/t", "http://h/", -1, came=7).row.partial == 7
 
 
 @pytest.mark.parametrize(

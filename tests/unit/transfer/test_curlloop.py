@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pycurl
 import pytest
+from handclock import HandClock
 
 from sarrapipe.transfer.curllane import CurlLane
 from sarrapipe.transfer.curlloop import CurlLoop, Ended
@@ -79,25 +80,10 @@ def test_a_handle_that_failed_outside_of_a_turn_ends_once(loop: CurlLoop) -> Non
     assert loop.ended([curl]) == []
 
 
-class Ticking:
-    """A clock that the test moves."""
-
-    now_s = 0.0
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-    def wall_ns(self) -> int:
-        return 0
-
-    def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
-
-
 class Slow:
     """In the place of libcurl: takes 10 ms for each socket, of which it reads nothing."""
 
-    def __init__(self, clock: Ticking) -> None:
+    def __init__(self, clock: HandClock) -> None:
         self.clock = clock
         self.served: list[int] = []
 
@@ -112,7 +98,7 @@ class Slow:
 
 def test_large_transfers_take_turns_and_small_ones_go_first() -> None:
     """However many large ones always have data, and however many new ones come with data of their own."""
-    clock = Ticking()
+    clock = HandClock()
     with_data: list[tuple[socket.socket, socket.socket]] = []
     loop = CurlLoop(streams=2, clock=clock).open()
     light, bulk = loop._lanes

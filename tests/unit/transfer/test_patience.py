@@ -5,40 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from handclock import HandClock
 
 from sarrapipe.transfer.curlloop import CurlLoop
 from sarrapipe.transfer.patience import FlowWatch, Patience
 
 
-class Hands:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-    def wall_ns(self) -> int:
-        raise AssertionError
-
-    def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
 
 
 @pytest.fixture
-def clock() -> Hands:
-    return Hands()
-
-
-@pytest.fixture
-def loop(clock: Hands) -> Iterator[CurlLoop]:
+def loop(clock: HandClock) -> Iterator[CurlLoop]:
     opened = CurlLoop(clock=clock).open()
     yield opened
     opened.close()
 
 
-def test_patience_comes_to_its_end_once(loop: CurlLoop, clock: Hands) -> None:
+def test_patience_comes_to_its_end_once(loop: CurlLoop, clock: HandClock) -> None:
     ends: list[float] = []
     patience = Patience(loop, clock, lambda: ends.append(clock.now_s))
     patience.begin(10)
@@ -48,7 +33,7 @@ def test_patience_comes_to_its_end_once(loop: CurlLoop, clock: Hands) -> None:
     assert ends == [110.0]
 
 
-def test_a_new_term_takes_the_place_of_the_one_before(loop: CurlLoop, clock: Hands) -> None:
+def test_a_new_term_takes_the_place_of_the_one_before(loop: CurlLoop, clock: HandClock) -> None:
     ends: list[float] = []
     patience = Patience(loop, clock, lambda: ends.append(clock.now_s))
     patience.begin(10)
@@ -66,7 +51,7 @@ def test_a_new_term_takes_the_place_of_the_one_before(loop: CurlLoop, clock: Han
     assert ends == [112.0]
 
 
-def test_patience_that_ended_calls_nobody(loop: CurlLoop, clock: Hands) -> None:
+def test_patience_that_ended_calls_nobody(loop: CurlLoop, clock: HandClock) -> None:
     ends: list[float] = []
     patience = Patience(loop, clock, lambda: ends.append(clock.now_s))
     patience.begin(10)
@@ -80,7 +65,7 @@ def test_patience_that_ended_calls_nobody(loop: CurlLoop, clock: Hands) -> None:
     assert ends == [121.0]
 
 
-def test_a_thousand_terms_need_one_timer(loop: CurlLoop, clock: Hands) -> None:
+def test_a_thousand_terms_need_one_timer(loop: CurlLoop, clock: HandClock) -> None:
     patience = Patience(loop, clock, lambda: None)
     for _ in range(1000):
         patience.begin(10)
@@ -88,11 +73,11 @@ def test_a_thousand_terms_need_one_timer(loop: CurlLoop, clock: Hands) -> None:
     assert len(loop._later) == 1
 
 
-def watch(loop: CurlLoop, clock: Hands, stalls: list[float]) -> FlowWatch:
+def watch(loop: CurlLoop, clock: HandClock, stalls: list[float]) -> FlowWatch:
     return FlowWatch(loop, clock, least_bytes_s=1000, stall_s=8, stalled=lambda: stalls.append(clock.now_s))
 
 
-def test_what_flows_is_no_stall(loop: CurlLoop, clock: Hands) -> None:
+def test_what_flows_is_no_stall(loop: CurlLoop, clock: HandClock) -> None:
     stalls: list[float] = []
     flow = watch(loop, clock, stalls)
     flow.begin()
@@ -109,7 +94,7 @@ def test_what_flows_is_no_stall(loop: CurlLoop, clock: Hands) -> None:
     assert 207.0 <= stalls[0] <= 211.0
 
 
-def test_what_this_side_holds_up_is_no_stall(loop: CurlLoop, clock: Hands) -> None:
+def test_what_this_side_holds_up_is_no_stall(loop: CurlLoop, clock: HandClock) -> None:
     stalls: list[float] = []
     flow = watch(loop, clock, stalls)
     flow.begin()
@@ -125,7 +110,7 @@ def test_what_this_side_holds_up_is_no_stall(loop: CurlLoop, clock: Hands) -> No
     assert len(stalls) == 1
 
 
-def test_what_ended_does_not_stall(loop: CurlLoop, clock: Hands) -> None:
+def test_what_ended_does_not_stall(loop: CurlLoop, clock: HandClock) -> None:
     stalls: list[float] = []
     flow = watch(loop, clock, stalls)
     flow.begin()
